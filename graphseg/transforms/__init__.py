@@ -1,0 +1,22 @@
+"""Image to graph: transforms that turn `Data(image=, mask=)` into an `ImageGraph`, and augmentation before them."""
+
+from graphseg.transforms._base import ImageInput, ImageTransform
+from graphseg.transforms.lrgb import ToPascalVOCSP
+from graphseg.transforms.to_affinity_graph import ToAffinityGraph
+from graphseg.transforms.to_hierarchy import ToHierarchy
+from graphseg.transforms.to_instance_graph import ToInstanceGraph
+from graphseg.transforms.to_knn_graph import ToKNNGraph
+from graphseg.transforms.to_pixel_grid import ToPixelGrid
+from graphseg.transforms.to_superpixel_rag import ToSuperpixelRAG
+
+__all__ = [
+    "ImageInput",
+    "ImageTransform",
+    "ToAffinityGraph",
+    "ToHierarchy",
+    "ToInstanceGraph",
+    "ToKNNGraph",
+    "ToPascalVOCSP",
+    "ToPixelGrid",
+    "ToSuperpixelRAG",
+]

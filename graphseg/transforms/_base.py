@@ -1,0 +1,187 @@
+"""What every image-to-graph transform shares: reading the input, describing pixels, labels and provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
+
+import graphseg
+from graphseg._checks import check_finite, check_integer, check_positive_int, check_shape, check_tensor
+from graphseg.data.image_graph import ImageGraph
+
+# What a transform reads from its input. Everything else on it is passed on to the graph.
+INPUT_FIELDS = ("image", "mask", "valid", "segments", "instances", "boundary", "source")
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """One checked image with what came along."""
+
+    image: Tensor  # [C, H, W], uint8, uint16 or floating-point
+    mask: Tensor | None  # [H, W] int64, classes
+    valid: Tensor | None  # [H, W] bool
+    segments: Tensor | None  # [H, W] integers, the user's own regions
+    instances: Tensor | None  # [H, W] integers, 0 is background
+    boundary: Tensor | None  # [H, W], strength of the boundary at each pixel
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image.shape[1], self.image.shape[2]
+
+    @property
+    def scale(self) -> float:
+        """What brings the image's values to [0, 1]: 1 / 255, 1 / 65535, or 1 for floating-point."""
+        return {torch.uint8: 1 / 255, torch.uint16: 1 / 65535}.get(self.image.dtype, 1.0)
+
+    def unit_image(self) -> Tensor:
+        """The image in floating-point, values of integer images brought to [0, 1]."""
+        if self.image.is_floating_point():
+            return self.image.to(torch.promote_types(self.image.dtype, torch.float32))
+        return self.image.to(torch.float32) * self.scale
+
+
+def read_input(data: Data) -> ImageInput:
+    """Checks `Data(image=[C, H, W], mask=[H, W], ...)`.
+
+    Raises:
+        ValueError: without an image, for sizes that do not fit it, or for NaN in valid pixels.
+        TypeError: for fields that are not tensors of the right kind.
+    """
+    if data.get("image") is None:
+        raise ValueError(f"got Data with {sorted(data.keys())}, expected a field image [C, H, W]")
+    image = check_tensor("image", data.image)
+    if image.dim() != 3 or 0 in image.shape:
+        raise ValueError(f"got shape {list(image.shape)} for image, expected [C, H, W] (use image[None] for [H, W])")
+    if image.dtype == torch.bool or image.is_complex():
+        raise TypeError(f"got dtype {image.dtype} for image, expected uint8, uint16 or floating-point")
+    if not image.is_floating_point() and image.dtype not in (torch.uint8, torch.uint16):
+        image = image.to(torch.float32)  # other integers have no common range: they count as they are
+    maps = {}
+    for name in ("mask", "valid", "segments", "instances", "boundary"):
+        value = data.get(name)
+        if value is not None:
+            check_shape(name, check_tensor(name, value), image.shape[1:])
+            value = value.to(image.device)
+            if name == "valid" and value.dtype != torch.bool:
+                raise TypeError(f"got dtype {value.dtype} for valid, expected torch.bool")
+            if name in ("mask", "segments", "instances"):
+                check_integer(name, value)
+                value = value.to(torch.int64)
+        maps[name] = value
+    detached = image.detach()
+    check_finite("image", detached if maps["valid"] is None else detached[:, maps["valid"]])
+    return ImageInput(image=image, **maps)
+
+
+class ImageTransform(BaseTransform):
+    """A transform from `Data(image=, mask=)` to an `ImageGraph`; composes like any of PyG's.
+
+    The input's fields:
+        image: `[C, H, W]`, uint8, uint16 (both scaled to [0, 1]) or floating-point (as it is), any C.
+        mask: `[H, W]` integers, optional: the class of each pixel.
+        valid: `[H, W]` bool, optional: False for pixels to leave out (nodata).
+        segments, instances, boundary: `[H, W]`, optional, read by the transforms that say so.
+        source: str, optional, the image's name.
+    All other fields are passed on to the graph.
+    """
+
+    _over_pixels = False  # whether every pixel is a node: its counts are 0 or 1, and one byte holds them
+
+    def __init__(
+        self,
+        node_features: Sequence[str],
+        edge_features: Sequence[str],
+        num_classes: int | None,
+        ignore_index: int | None,
+        keep_pixels: bool,
+    ) -> None:
+        if num_classes is not None:
+            check_positive_int("num_classes", num_classes)
+        self.node_features = tuple(node_features)
+        self.edge_features = tuple(edge_features)
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.keep_pixels = keep_pixels
+
+    @abstractmethod
+    def convert(self, inputs: ImageInput) -> ImageGraph:
+        """Nodes, edges, their features and the assignment of pixels; the rest is the same for every transform."""
+
+    def forward(self, data: Data) -> ImageGraph:
+        inputs = read_input(data)
+        graph = self.convert(inputs)
+        H, W = inputs.size
+        device = inputs.image.device
+        graph.image_size = torch.tensor([[H, W]], device=device)
+        if graph.get("valid") is None:
+            # On every graph: collating takes its fields from the first, and would drop the masks of the others.
+            graph.valid = torch.ones(H * W, dtype=torch.bool, device=device)
+        if inputs.mask is not None:
+            self._add_labels(graph, inputs.mask)
+        if self.keep_pixels:
+            graph.pixel_x = inputs.unit_image().flatten(1).T.contiguous()  # [P, C]
+        graph.source = str(data.get("source") or "")
+        graph.recipe = json.dumps(self.recipe(), sort_keys=True)
+        graph.recipe_hash = hashlib.sha256(graph.recipe.encode()).hexdigest()[:16]
+        for key in data.keys():
+            if key in INPUT_FIELDS:
+                continue
+            if key in graph:
+                raise ValueError(f"got field {key!r} in the input, expected none that the graph defines itself")
+            graph[key] = data[key]
+        return graph
+
+    def recipe(self) -> dict[str, Any]:
+        """What made the graph: the version, this class and its parameters, as JSON values."""
+        parameters = {key: _plain(value) for key, value in vars(self).items() if not key.startswith("_")}
+        return {"graphseg": graphseg.__version__, "transform": type(self).__name__, **parameters}
+
+    def __repr__(self) -> str:
+        parameters = [f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_")]
+        return f"{type(self).__name__}({', '.join(parameters)})"
+
+    def _add_labels(self, graph: ImageGraph, mask: Tensor) -> None:
+        target = mask.reshape(-1)
+        counted = graph.valid if self.ignore_index is None else graph.valid & (target != self.ignore_index)
+        labels = target.where(counted, 0)  # these go to a slot of their own below
+        low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+        K = high + 1 if self.num_classes is None else self.num_classes
+        if low < 0 or high >= K:
+            raise ValueError(
+                f"got label {low if low < 0 else high} in mask, expected 0 to {K - 1}"
+                + ("" if self.ignore_index is None else f", or ignore_index={self.ignore_index}")
+            )
+        N = graph.num_nodes
+        levels = graph.get("scale_assignment")
+        columns = graph.assignment[:, None] if levels is None else levels  # [P, L]: a pixel counts at every level
+        slots = (columns * K + labels[:, None]).where(counted[:, None], N * K).view(-1)
+        counts = torch.bincount(slots, minlength=N * K + 1)[:-1].view(N, K)
+        unlabelled = -100 if self.ignore_index is None else self.ignore_index
+        graph.label_counts = counts.to(torch.uint8) if self._over_pixels else counts
+        graph.y = counts.argmax(1).where(counts.sum(1) > 0, unlabelled) if N else counts.new_zeros(0)
+        graph.pixel_y = target
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's types; functions and classes by their names."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, ImageTransform):
+        return value.recipe()
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)
