@@ -9,7 +9,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 OURS = "graphseg"
-PEERS = ("torch", "torch-geometric", "numba", "numpy", "scipy", "scikit-image", "bioimage-cpp", "higra")
-PEERS += ("torch-cluster", "torch-scatter")
+PEERS = "torch torch-geometric numba numpy scipy scikit-image bioimage-cpp higra torch-cluster torch-scatter".split()
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Row:
 
 
 def race(
-    work: str, contenders: dict[str, Callable[[], Any] | str], repeats: int = 15, per: int = 1, budget: float = 20.0
+    work: str, contenders: Mapping[str, Callable[[], Any] | str], repeats: int = 15, per: int = 1, budget: float = 20.0
 ) -> list[Row]:
     """Times all contenders in turn, `repeats` times over, after one call of each that is not counted.
 

@@ -31,10 +31,14 @@ except ImportError:
     higra = None
 
 MISSING = "not installed"
-SHAPE = ("area", "mean", "std", "min", "max", "centroid", "bounding_box", "perimeter", "axis_lengths", "orientation")
-SHAPE += ("eccentricity", "hu")
-PROPERTIES = ("area", "mean_intensity", "intensity_std", "intensity_min", "intensity_max", "centroid", "bbox")
-PROPERTIES += ("perimeter", "axis_major_length", "axis_minor_length", "orientation", "eccentricity", "moments_hu")
+SHAPE = (
+    *("area", "mean", "std", "min", "max", "centroid", "bounding_box"),
+    *("perimeter", "axis_lengths", "orientation", "eccentricity", "hu"),
+)
+PROPERTIES = (
+    *("area", "mean_intensity", "intensity_std", "intensity_min", "intensity_max", "centroid", "bbox"),
+    *("perimeter", "axis_major_length", "axis_minor_length", "orientation", "eccentricity", "moments_hu"),
+)
 
 
 def photograph() -> tuple[np.ndarray, np.ndarray]:
@@ -202,7 +206,9 @@ def conversions(repeats: int) -> list[Row]:
 
     def by_hand() -> Data:
         graph = rag_mean_color(image, regions, connectivity=1)
-        table = regionprops_table(regions + 1, image, properties=("area", "centroid", "mean_intensity", "intensity_std"))
+        table = regionprops_table(
+            regions + 1, image, properties=("area", "centroid", "mean_intensity", "intensity_std")
+        )
         edge_index = torch.tensor(list(graph.to_directed().edges)).T
         return Data(x=torch.tensor(np.stack(list(table.values()), 1)), edge_index=edge_index)
 

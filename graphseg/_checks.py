@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -46,9 +47,14 @@ def check_same_device(**tensors: Tensor | None) -> None:
         raise ValueError(f"got {listed}; expected all on one device")
 
 
+def is_integer(value: object) -> bool:
+    """Whether `value` is an int, Python's or numpy's; bool does not count."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_positive_int(name: str, value: int, minimum: int = 1) -> None:
     """Raises TypeError unless `value` is an int, ValueError unless it is at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_integer(value):
         raise TypeError(f"got {type(value).__name__} for {name}, expected an int")
     if value < minimum:
         raise ValueError(f"got {name}={value}, expected at least {minimum}")

@@ -82,6 +82,7 @@ DEGENERATE: dict[str, Array] = {
     "pieces": pieces(),
     "star": star(6, 8),
     "star, last": star(6, 8).max() - star(6, 8),
+    "star, shuffled": np.concatenate([[0], 1 + np.random.default_rng(0).permutation(48)])[star(6, 8)],
 }
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, HeteroData
 
-from graphseg._checks import check_shape, check_tensor
+from graphseg._checks import check_integer, check_shape, check_tensor
 from graphseg.data.image_graph import ImageGraph, oracle_scores
 from graphseg.ops.grid import grid_edges
 from graphseg.ops.pooling import pool
@@ -127,7 +127,16 @@ class Hierarchy(ImageGraph):
         """Not defined: without some of its nodes a hierarchy is none. Take `level_graph(l).subgraph(...)`."""
         raise TypeError("got a Hierarchy, expected one of its levels: level_graph(l).subgraph(subset)")
 
+    def _nodes_of_pixels(self) -> Tensor:
+        return self.scale_assignment[self.valid].flatten()  # at every level
+
     def _check_fields(self) -> None:
+        for key in ("level", "parent", "scale_assignment", "level_sizes"):
+            if self.get(key) is None:
+                raise ValueError(f"got no {key}, expected one in every Hierarchy")
+            check_integer(key, check_tensor(key, self[key]))
+        if self.get("valid") is None:
+            raise ValueError("got no valid, expected one in every Hierarchy")
         super()._check_fields()
         N, P, L = self.num_nodes, self.num_pixels, self.num_levels
         check_shape("level", self.level, (N,))
@@ -136,9 +145,16 @@ class Hierarchy(ImageGraph):
         check_shape("level_sizes", self.level_sizes, (None, L))
         if int(self.level_sizes.sum()) != N:
             raise ValueError(f"got level_sizes that add up to {int(self.level_sizes.sum())}, expected {N} nodes")
+        for key, ids in (("parent", self.parent), ("scale_assignment", self.scale_assignment[self.valid])):
+            if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= N):
+                raise ValueError(f"got {key} from {int(ids.min())} to {int(ids.max())}, expected ids of {N} nodes")
         read = self.scale_assignment[self.valid]
         if read.numel() and bool((self.level[read] != torch.arange(L, device=read.device)).any()):
-            raise ValueError("got a scale_assignment that leads to nodes of another level, expected level l in column l")
+            raise ValueError(
+                "got a scale_assignment that leads to nodes of another level, expected level l in column l"
+            )
+        if not torch.equal(read[:, -1], self.assignment[self.valid]):
+            raise ValueError("got assignment other than the last column of scale_assignment, expected the finest level")
         up = self.level[self.parent] - self.level
         if bool((up != torch.where(self.level > 0, -1, 0)).any()):
             raise ValueError("got a parent outside the next coarser level, expected level l - 1 for nodes of level l")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.data.storage import GlobalStorage
-from typing_extensions import Self
 
 from graphseg._checks import check_integer, check_shape, check_tensor
 from graphseg.ops.pooling import pool, project
@@ -165,7 +165,10 @@ class ImageGraph(Data):
         return counts.amax(1) / counts.sum(1).clamp(min=1)
 
     def oracle(self) -> dict[str, float]:
-        """The scores of labelling every node with its majority class: no classifier of these nodes can do better.
+        """The scores of labelling every node with its majority class: the ceiling of what these nodes can express.
+
+        No classifier of the nodes has a higher pixel accuracy. Mean IoU it may pass by a little, by giving nodes of
+        mixed pixels to a rare class.
 
         Returns:
             `pixel_accuracy`, over labelled pixels that belong to a node; `mean_iou`, over the classes that occur
@@ -184,10 +187,10 @@ class ImageGraph(Data):
     def subgraph(self, subset: Tensor) -> Self:
         """The graph of the nodes in `subset` (bool `[N]` or ids); pixels of the others belong to no node afterwards."""
         N = self.num_nodes
-        ids = subset.nonzero().squeeze(1) if subset.dtype == torch.bool else subset
+        ids = subset.nonzero().squeeze(1) if subset.dtype == torch.bool else subset.to(torch.int64)
         renumbered = ids.new_full((N,), -1)
         renumbered[ids] = torch.arange(ids.numel(), device=ids.device)
-        graph = super().subgraph(subset)
+        graph = super().subgraph(subset if subset.dtype == torch.bool else ids)
         if N and "assignment" in self:
             assignment = renumbered[self.assignment]
             valid = self.get("valid")
@@ -209,6 +212,7 @@ class ImageGraph(Data):
         try:
             super().validate(raise_on_error=True)
             self._check_fields()
+            self._check_counts()
         except (ValueError, TypeError):
             if raise_on_error:
                 raise
@@ -216,37 +220,65 @@ class ImageGraph(Data):
         return True
 
     def _check_fields(self) -> None:
-        N, E = self.num_nodes, self.num_edges
+        N, images = self.num_nodes, self.num_graphs if isinstance(self, Batch) else 1
         for key in ("assignment", "image_size"):
             if self.get(key) is None:
                 raise ValueError(f"got no {key}, expected one in every ImageGraph")
-        check_integer("image_size", self.image_size)
-        check_shape("image_size", self.image_size, (None, 2))
+        check_integer("image_size", check_tensor("image_size", self.image_size))
+        check_shape("image_size", self.image_size, (images, 2))
+        if bool((self.image_size < 1).any()):
+            raise ValueError(f"got image_size {self.image_size.tolist()}, expected heights and widths of at least 1")
         P = self.num_pixels
+        self._check_rows("pixel", P, ("assignment", "valid", "pixel_y", "pixel_x"))
+        self._check_rows("node", N, ("x", "pos", "label_counts"))
+        self._check_rows("edge", self.num_edges, ("edge_attr", "edge_weight", "edge_y"))
+        if self.get("y") is not None and check_tensor("y", self.y).shape[:1] != (images,):  # or one label per image
+            self._check_rows("node", N, ("y",))
+        if self.assignment.dtype != torch.int64:
+            raise TypeError(f"got dtype {self.assignment.dtype} for assignment, expected torch.int64")
         valid = self.get("valid")
         if valid is not None and valid.dtype != torch.bool:
             raise TypeError(f"got dtype {valid.dtype} for valid, expected torch.bool")
-        rows = {"assignment": P, "valid": P, "pixel_y": P, "pixel_x": P, "x": N, "pos": N, "y": N, "label_counts": N}
-        rows |= {"edge_attr": E, "edge_weight": E}
-        for key, count in rows.items():
-            value = self.get(key)
-            if value is not None and (value.dim() == 0 or value.size(0) != count):
-                kind = {P: "pixel", N: "node", E: "edge"}[count]
-                raise ValueError(f"got shape {list(value.shape)} for {key}, expected {count} rows, one per {kind}")
-        if self.assignment.dtype != torch.int64:
-            raise TypeError(f"got dtype {self.assignment.dtype} for assignment, expected torch.int64")
         if self.get("pos") is not None:
             check_shape("pos", self.pos, (N, 2))
         read = self.assignment if valid is None else self.assignment[valid]
         if read.numel() and (int(read.min()) < 0 or int(read.max()) >= N):
             raise ValueError(f"got assignment from {int(read.min())} to {int(read.max())}, expected ids of {N} nodes")
+        if isinstance(self, Batch) and self.get("batch") is not None:
+            image = torch.arange(images, device=read.device).repeat_interleave(self.image_size.prod(1))  # [P]
+            if not torch.equal(self.batch[read], image if valid is None else image[valid]):
+                raise ValueError("got assignment to nodes of another image, expected nodes of the pixel's own image")
+
+    def _check_rows(self, kind: str, count: int, keys: Sequence[str]) -> None:
+        for key in keys:
+            value = self.get(key)
+            if value is not None and (check_tensor(key, value).dim() == 0 or value.size(0) != count):
+                raise ValueError(f"got shape {list(value.shape)} for {key}, expected {count} rows, one per {kind}")
+
+    def _nodes_of_pixels(self) -> Tensor:
+        """The node of every pixel that has one."""
+        return self.assignment if self.get("valid") is None else self.assignment[self.valid]
+
+    def _check_counts(self) -> None:
         counts = self.get("label_counts")
-        if counts is not None and counts.numel() and int(counts.min()) < 0:
+        if counts is None:
+            return
+        check_integer("label_counts", counts)
+        check_shape("label_counts", counts, (self.num_nodes, None))
+        if counts.numel() and int(counts.min()) < 0:
             raise ValueError(f"got {int(counts.min())} in label_counts, expected counts from 0")
+        area = torch.bincount(self._nodes_of_pixels(), minlength=self.num_nodes)
+        over = (counts.to(torch.int64).sum(1) > area).nonzero()
+        if over.numel():
+            n = int(over[0])
+            raise ValueError(
+                f"got {int(counts[n].sum())} labels in label_counts of node {n}, expected at most its {int(area[n])} "
+                "pixels in assignment (were nodes dropped without it? subgraph takes it along)"
+            )
 
 
 def oracle_scores(counts: Tensor) -> dict[str, float]:
-    """Pixel accuracy and mean IoU when every node of `label_counts [N, K]` takes its majority class (ties: the first)."""
+    """Pixel accuracy and mean IoU when every node of `label_counts [N, K]` takes its majority class."""
     K = counts.size(1)
     confusion = counts.new_zeros(K, K)  # [predicted, true]
     if counts.size(0):

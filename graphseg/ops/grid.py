@@ -11,7 +11,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from graphseg._checks import check_choice, check_positive_int
+from graphseg._checks import check_choice, check_positive_int, is_integer
 
 __all__ = ["affinity_offsets", "connectivity_offsets", "grid_edges", "offset_edges"]
 
@@ -127,9 +127,9 @@ def _canonical(offsets: Iterable[Sequence[int]], ndim: int) -> set[tuple[int, ..
     """Offsets as (dz, dy, dx) that point forward, each once."""
     steps = set()
     for offset in offsets:
-        step = tuple(offset)
-        if any(isinstance(o, bool) or not isinstance(o, int) for o in step):
-            raise TypeError(f"got offset {step!r}, expected {ndim} ints")
+        if not all(map(is_integer, offset)):
+            raise TypeError(f"got offset {tuple(offset)!r}, expected {ndim} ints")
+        step = tuple(int(o) for o in offset)
         if len(step) != ndim or not any(step):
             raise ValueError(f"got offset {step!r}, expected {ndim} ints that are not all 0")
         step = (0,) * (3 - ndim) + step

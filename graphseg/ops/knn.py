@@ -13,8 +13,9 @@ that is part of the definition makes results equal bit for bit, whichever engine
 The bound. Let z be the points less about their mean, u the unit roundoff of z's dtype, N = |z|, D the dimensions.
 With a = N_i^2 + N_j^2, the roundings of z change the squared distance by at most 4ua, the product <z_i, z_j> is wrong
 by at most D u N_i N_j / (1 - D u) whatever its order of additions (D u a / 2 at most), and the few operations after it
-by less than 8ua. Hence |error| <= beta (N_i^2 + N_j^2) with beta = 2u (0.52 D + log2 D + 10), which covers the
-roundings of the defined float64 distance too.
+by less than 10ua. Hence |error| <= beta a with beta = 2u (0.52 D + log2 D + 10), which covers the roundings of the
+defined float64 distance too; where z is float64 the norms, sums of D squares themselves, take as much again as the
+products. Distances that differ by more than their errors are in order.
 
 torch-cluster is not used: `benchmarks/knn.py` finds it slower than these engines at every size on CPU.
 """
@@ -22,7 +23,7 @@ torch-cluster is not used: `benchmarks/knn.py` finds it slower than these engine
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -38,22 +39,29 @@ from graphseg._checks import (
 
 __all__ = ["knn_edges", "radius_edges"]
 
-BLOCK = 1 << 21  # pairs of points worked on at once: memory is this, and what is linear in the points
+BLOCK = 1 << 22  # pairs of points worked on at once: memory is this, and what is linear in the points
 LEAF = 32  # points in a leaf of a tree, at most
+FUSED_DIMS, FUSED_POINTS = 64, 2048  # up to here the kernel makes the products itself: no matrix library to wait for
 TREE_DIMS = 4  # up to here trees are the faster engine on CPU at any size
 PROBES = 32  # queries tried on a tree
 SINGLE_LEAF = 64  # clouds up to this size are one leaf
-MAX_BLOCK_ROWS = 4096
+
+
+@overload
+def knn_edges(
+    x: Tensor, k: int, batch: Tensor | None = ..., *, loop: bool = ..., return_distance: Literal[False] = ...
+) -> Tensor: ...
+
+
+@overload
+def knn_edges(
+    x: Tensor, k: int, batch: Tensor | None = ..., *, loop: bool = ..., return_distance: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
 
 
 def knn_edges(
-    x: Tensor,
-    k: int,
-    batch: Tensor | None = None,
-    *,
-    loop: bool = False,
-    return_distance: bool = False,
-) -> Any:
+    x: Tensor, k: int, batch: Tensor | None = None, *, loop: bool = False, return_distance: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
     """The k nearest neighbours of every point inside its cloud.
 
     d2(i, j) = sum_d (x_id - x_jd)^2, in float64 and in the order of additions that this module defines. Exact; ties
@@ -88,6 +96,30 @@ def knn_edges(
     return (edges, dist) if return_distance else edges
 
 
+@overload
+def radius_edges(
+    x: Tensor,
+    r: float,
+    batch: Tensor | None = ...,
+    *,
+    loop: bool = ...,
+    max_num_neighbors: int | None = ...,
+    return_distance: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def radius_edges(
+    x: Tensor,
+    r: float,
+    batch: Tensor | None = ...,
+    *,
+    loop: bool = ...,
+    max_num_neighbors: int | None = ...,
+    return_distance: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
 def radius_edges(
     x: Tensor,
     r: float,
@@ -96,7 +128,7 @@ def radius_edges(
     loop: bool = False,
     max_num_neighbors: int | None = None,
     return_distance: bool = False,
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """All pairs of points of a cloud with d2(i, j) <= r * r, the closed ball, compared in float64.
 
     d2 is the squared distance of `knn_edges`. Memory is linear in points and edges.
@@ -204,7 +236,7 @@ def _knn_compiled(
     largest = int(clouds.sizes.max())
     forest = None
     if engine == "auto":
-        engine = "trees" if dims <= TREE_DIMS or largest <= SINGLE_LEAF else "products"
+        engine = "trees" if dims <= TREE_DIMS else "products"
         products = float((clouds.sizes.double() ** 2).sum()) * (1.1 + 0.03 * dims)
         leaf = 250.0 + 15.0 * dims
         if engine == "products" and products > 20 * (PROBES * largest / LEAF * leaf + 20.0 * points * dims):
@@ -217,9 +249,7 @@ def _knn_compiled(
     return edges, dist
 
 
-def _radius_trees(
-    x: Tensor, clouds: _Clouds, cap: float, loop: bool, most: int, want: bool
-) -> tuple[Tensor, Tensor]:
+def _radius_trees(x: Tensor, clouds: _Clouds, cap: float, loop: bool, most: int, want: bool) -> tuple[Tensor, Tensor]:
     if x.shape[0] == 0:
         return _outputs(x, clouds.ptr, want)
     from graphseg.ops.kernels import knn as kernels
@@ -231,26 +261,30 @@ def _radius_trees(
     return edges, dist
 
 
-def _product_dtypes(x: Tensor) -> list[torch.dtype]:
-    """Dtypes to try for matrix products; float32 only where the settings keep it from being rounded further."""
-    dtypes = [torch.float64]
-    if x.dtype != torch.float64 or x.shape[1] >= 32:
-        dtypes.insert(0, torch.float32)
-    exact = torch.get_float32_matmul_precision() == "highest"
-    return dtypes if exact else dtypes[1:]
+def _products_are_float32() -> bool:
+    """Whether torch's settings leave float32 matrix products in float32 (they may allow bfloat16 inside)."""
+    backends = (torch.backends, torch.backends.mkldnn, getattr(torch.backends.mkldnn, "matmul", None))
+    if {getattr(backend, "fp32_precision", "none") for backend in backends} - {"none", "ieee"}:
+        return False
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # raised where the older and the newer of torch's settings were both changed
+        return False
 
 
-def _knn_products(
-    x: Tensor, clouds: _Clouds, start: Tensor, loop: bool, edges: Tensor, dist: Tensor
-) -> bool:
+def _knn_products(x: Tensor, clouds: _Clouds, start: Tensor, loop: bool, edges: Tensor, dist: Tensor) -> bool:
     """Fills edges and dist by matrix products; False, and nothing done, if x is too large or small for their bound."""
     from graphseg.ops.kernels import knn as kernels
 
     points, dims = x.shape
     if x.dtype not in (torch.float32, torch.float64):
-        x = x.to(torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else torch.float64)
+        x = x.to(torch.float32 if x.is_floating_point() else torch.float64)
     x = x.contiguous()
-    for dtype in _product_dtypes(x):
+    longest = int(clouds.sizes.max())
+    fused = longest <= SINGLE_LEAF or (dims <= FUSED_DIMS and longest <= FUSED_POINTS)
+    for dtype in (torch.float32, torch.float64):
+        if dtype == torch.float32 and not (fused or _products_are_float32()):
+            continue
         z = torch.empty((points, dims), dtype=dtype)
         norm = torch.from_numpy(kernels.centre(x.numpy(), clouds.ptr.numpy(), z.numpy()))
         limits = torch.finfo(dtype)
@@ -259,12 +293,13 @@ def _knn_products(
             break
     else:
         return False
-    beta = limits.eps * (0.52 * dims + math.log2(dims) + 10)
-    beta += 3 * 2.0 ** (int(clouds.sizes.max()).bit_length() - 52)  # the kernel keeps indices in the last bits
+    beta = limits.eps * ((0.52 if dtype == torch.float32 else 1.04) * dims + math.log2(dims) + 10)
+    beta += 3 * 2.0 ** (longest.bit_length() - 52)  # the kernel keeps indices in the last bits of a mantissa
     given = kernels.Certain(
         x.numpy(),
         (norm * (1 + beta)).to(dtype).numpy(),
         (norm * (2 * beta)).to(dtype).numpy(),
+        (z.T.contiguous() if fused else z[:0]).numpy(),
         32 * (dims + 4) * limits.tiny * (1 + math.sqrt(largest)),  # what underflow may have lost
         clouds.ptr[:-1].repeat_interleave(clouds.sizes).numpy(),
         start.numpy(),
@@ -272,40 +307,55 @@ def _knn_products(
         edges.numpy(),
         dist.numpy(),
     )
+    sizes = clouds.sizes.repeat_interleave(clouds.sizes)  # [P]
     block = torch.empty(0, dtype=dtype)
+    if fused:
+        kernels.certify(given, _starts(sizes).numpy(), block.numpy(), 0)
+        return True
     with torch.autocast("cpu", enabled=False):
-        for begin, end, low, size in _blocks(clouds.ptr.tolist()):
-            width = (end - begin) * size
-            if block.numel() < width:
-                block = torch.empty(width, dtype=dtype)
-            if begin == low and (end - begin) % size == 0:  # whole clouds of one size
-                cube = z[begin:end].view(-1, size, dims)  # [B, n, D]
-                torch.bmm(cube, cube.mT, out=block[:width].view(-1, size, size))
-            else:  # some rows of one cloud
-                torch.mm(z[begin:end], z[low : low + size].T, out=block[:width].view(-1, size))
-            row_ptr = torch.arange(end - begin + 1) * size
+        for begin, end, whole in _blocks(clouds.ptr.tolist()):
+            row_ptr = _starts(sizes[begin:end])
+            if block.numel() < int(row_ptr[-1]):
+                block = torch.empty(int(row_ptr[-1]), dtype=dtype)
+            at = 0
+            for (low, high), clouds_of_size in whole:
+                size = high - low
+                rows = z[max(low, begin) : min(low + clouds_of_size * size, end)]
+                out = block[at : at + rows.shape[0] * size]
+                if clouds_of_size > 1:
+                    cube = rows.view(-1, size, dims)  # [B, n, D]
+                    torch.bmm(cube, cube.mT, out=out.view(-1, size, size))
+                else:
+                    torch.mm(rows, z[low:high].T, out=out.view(-1, size))
+                at += out.numel()
             kernels.certify(given, row_ptr.numpy(), block.numpy(), begin)
     return True
 
 
-def _blocks(ptr: list[int]) -> list[tuple[int, int, int, int]]:
-    """Rows begin .. end, of whole clouds of one size, or of a part of a cloud that begins at low: at most BLOCK pairs."""
+def _blocks(ptr: list[int]) -> list[tuple[int, int, list[tuple[tuple[int, int], int]]]]:
+    """Rows begin .. end of at most BLOCK pairs, and their clouds: ((low, high), how many of that size follow)."""
     blocks = []
     c, clouds = 0, len(ptr) - 1
     while c < clouds:
-        low, size = ptr[c], ptr[c + 1] - ptr[c]
+        begin, size = ptr[c], ptr[c + 1] - ptr[c]
         if size * size > BLOCK:
-            rows = min(MAX_BLOCK_ROWS, max(1, BLOCK // size))
-            blocks += [(b, min(b + rows, low + size), low, size) for b in range(low, low + size, rows)]
+            rows = max(1, BLOCK // size)
+            blocks += [
+                (b, min(b + rows, ptr[c + 1]), [((begin, ptr[c + 1]), 1)]) for b in range(begin, ptr[c + 1], rows)
+            ]
             c += 1
             continue
-        last = c + 1
-        while (
-            last < clouds and ptr[last + 1] - ptr[last] == size and (last + 1 - c) * size * size <= BLOCK
-        ):
-            last += 1
-        blocks.append((low, ptr[last], low, size))
-        c = last
+        runs: list[tuple[tuple[int, int], int]] = []
+        pairs = 0
+        while c < clouds and pairs + (ptr[c + 1] - ptr[c]) ** 2 <= BLOCK:
+            size = ptr[c + 1] - ptr[c]
+            pairs += size**2
+            if runs and runs[-1][0][1] - runs[-1][0][0] == size:
+                runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+            else:
+                runs.append(((ptr[c], ptr[c + 1]), 1))
+            c += 1
+        blocks.append((begin, ptr[c], runs))
     return blocks
 
 

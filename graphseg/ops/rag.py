@@ -156,16 +156,15 @@ def relabel(labels: Tensor, *, volume: bool = False) -> Tensor:
     flat = labels.to(torch.int64).reshape(B, -1)  # [B, P]
     low = int(flat.min())
     L = int(flat.max()) - low + 1
-    if 4 * flat.shape[1] + 1024 >= L:
-        dense = flat - low
-    else:  # ids far apart: sorting costs less than a table over their range
-        values, dense = torch.unique(flat, return_inverse=True)
-        L = values.numel()
     image = torch.arange(B, device=labels.device).view(-1, 1)
+    if 4 * flat.shape[1] + 1024 < L:  # ids far apart: sorting costs less than a table over their range
+        _, dense = torch.unique(flat, return_inverse=True)
+        _, rank = torch.unique(dense + image * flat.numel(), return_inverse=True)
+        return (rank - rank.amin(1, keepdim=True)).view(labels.shape)
     present = torch.zeros(B * L, dtype=torch.int64, device=labels.device)
-    present[(dense + image * L).view(-1)] = 1
+    present[(flat - low + image * L).view(-1)] = 1
     rank = present.view(B, L).cumsum(1) - 1  # [B, L]: a value's place among those of its image
-    return rank.gather(1, dense).view(labels.shape)
+    return rank.gather(1, flat - low).view(labels.shape)
 
 
 def _adjacency(

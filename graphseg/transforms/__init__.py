@@ -1,6 +1,14 @@
 """Image to graph: transforms that turn `Data(image=, mask=)` into an `ImageGraph`, and augmentation before them."""
 
 from graphseg.transforms._base import ImageInput, ImageTransform
+from graphseg.transforms.augment import (
+    ColorJitter,
+    RandomImageCrop,
+    RandomImageFlip,
+    RandomImageScale,
+    RandomQuarterTurn,
+)
+from graphseg.transforms.interop import from_networkx, from_skimage_rag, to_networkx, to_skimage_rag
 from graphseg.transforms.lrgb import ToPascalVOCSP
 from graphseg.transforms.to_affinity_graph import ToAffinityGraph
 from graphseg.transforms.to_hierarchy import ToHierarchy
@@ -10,8 +18,13 @@ from graphseg.transforms.to_pixel_grid import ToPixelGrid
 from graphseg.transforms.to_superpixel_rag import ToSuperpixelRAG
 
 __all__ = [
+    "ColorJitter",
     "ImageInput",
     "ImageTransform",
+    "RandomImageCrop",
+    "RandomImageFlip",
+    "RandomImageScale",
+    "RandomQuarterTurn",
     "ToAffinityGraph",
     "ToHierarchy",
     "ToInstanceGraph",
@@ -19,4 +32,8 @@ __all__ = [
     "ToPascalVOCSP",
     "ToPixelGrid",
     "ToSuperpixelRAG",
+    "from_networkx",
+    "from_skimage_rag",
+    "to_networkx",
+    "to_skimage_rag",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from abc import abstractmethod
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
@@ -26,7 +28,7 @@ INPUT_FIELDS = ("image", "mask", "valid", "segments", "instances", "boundary", "
 class ImageInput:
     """One checked image with what came along."""
 
-    image: Tensor  # [C, H, W], uint8, uint16 or floating-point
+    image: Tensor  # [C, H, W], uint8, uint16 or floating-point; 0 in pixels that are not valid
     mask: Tensor | None  # [H, W] int64, classes
     valid: Tensor | None  # [H, W] bool
     segments: Tensor | None  # [H, W] integers, the user's own regions
@@ -57,6 +59,8 @@ def read_input(data: Data) -> ImageInput:
         ValueError: without an image, for sizes that do not fit it, or for NaN in valid pixels.
         TypeError: for fields that are not tensors of the right kind.
     """
+    if not isinstance(data, Data):
+        raise TypeError(f"got {type(data).__name__}, expected torch_geometric.data.Data with a field image [C, H, W]")
     if data.get("image") is None:
         raise ValueError(f"got Data with {sorted(data.keys())}, expected a field image [C, H, W]")
     image = check_tensor("image", data.image)
@@ -78,8 +82,9 @@ def read_input(data: Data) -> ImageInput:
                 check_integer(name, value)
                 value = value.to(torch.int64)
         maps[name] = value
-    detached = image.detach()
-    check_finite("image", detached if maps["valid"] is None else detached[:, maps["valid"]])
+    if maps["valid"] is not None and not bool(maps["valid"].all()):
+        image = torch.where(maps["valid"], image, 0)  # whatever nodata held, it reaches neither nodes nor superpixels
+    check_finite("image", image.detach())
     return ImageInput(image=image, **maps)
 
 
@@ -133,12 +138,12 @@ class ImageTransform(BaseTransform):
         graph.source = str(data.get("source") or "")
         graph.recipe = json.dumps(self.recipe(), sort_keys=True)
         graph.recipe_hash = hashlib.sha256(graph.recipe.encode()).hexdigest()[:16]
-        for key in data.keys():
+        for key, value in data:
             if key in INPUT_FIELDS:
                 continue
-            if key in graph:
+            if key in graph or (hasattr(type(graph), key) and not hasattr(Data, key)):
                 raise ValueError(f"got field {key!r} in the input, expected none that the graph defines itself")
-            graph[key] = data[key]
+            graph[key] = value
         return graph
 
     def recipe(self) -> dict[str, Any]:
@@ -147,7 +152,7 @@ class ImageTransform(BaseTransform):
         return {"graphseg": graphseg.__version__, "transform": type(self).__name__, **parameters}
 
     def __repr__(self) -> str:
-        parameters = [f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_")]
+        parameters = [f"{k}={_short(v)}" for k, v in vars(self).items() if not k.startswith("_")]
         return f"{type(self).__name__}({', '.join(parameters)})"
 
     def _add_labels(self, graph: ImageGraph, mask: Tensor) -> None:
@@ -172,6 +177,11 @@ class ImageTransform(BaseTransform):
         graph.pixel_y = target
 
 
+def _short(value: Any) -> str:
+    # A bound method's repr holds that of its transform, which would hold it in turn.
+    return str(_plain(value)) if hasattr(value, "__qualname__") else repr(value)
+
+
 def _plain(value: Any) -> Any:
     """`value` in JSON's types; functions and classes by their names."""
     if value is None or isinstance(value, bool | int | float | str):
@@ -182,6 +192,11 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, ImageTransform):
         return value.recipe()
-    if callable(value) and hasattr(value, "__qualname__"):
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        return value.tolist()
+    if isinstance(value, functools.partial):
+        return {"function": _plain(value.func), "arguments": _plain(value.args), "keywords": _plain(value.keywords)}
+    if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
-    return repr(value)
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    return {"class": name, **_plain(vars(value))} if hasattr(value, "__dict__") else name  # repr may hold an address

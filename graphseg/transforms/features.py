@@ -78,18 +78,17 @@ def check_features(name: str, features: Sequence[str], known: Sequence[str]) -> 
     return tuple(features)
 
 
-def region_nodes(inputs: ImageInput, labels: Tensor, valid: Tensor | None, features: Sequence[str]) -> dict[str, Tensor]:
+def region_nodes(
+    inputs: ImageInput, labels: Tensor, valid: Tensor | None, features: Sequence[str]
+) -> dict[str, Tensor]:
     """`x`, `pos` and `color` (mean values, [N, C]) of the regions of one image."""
     H, W = inputs.size
     wanted = {*features, "mean", "centroid"} | ({"area"} if "histogram" in features else set())
     found = region_statistics(labels, inputs.image, statistics=sorted(wanted), valid=valid)
     pos, color = found["centroid"], found["mean"] * inputs.scale
     size = torch.tensor([W, H], dtype=torch.float64, device=pos.device)
-    columns = {
-        "centroid": (pos + 0.5) / size,
-        "mean": color,
-        **{name: found[name] * inputs.scale for name in ("std", "min", "max") if name in found},
-    }
+    columns = {"centroid": (pos + 0.5) / size, "mean": color}
+    columns |= {name: found[name] * inputs.scale for name in ("std", "min", "max") if name in found}
     if "histogram" in found:
         columns["histogram"] = found["histogram"].flatten(1) / found["area"][:, None]
     if "area" in found:
@@ -107,9 +106,7 @@ def region_nodes(inputs: ImageInput, labels: Tensor, valid: Tensor | None, featu
 def pixel_nodes(inputs: ImageInput, features: Sequence[str]) -> dict[str, Tensor]:
     """`x`, `pos` and `color` of the pixels of one image, row by row."""
     H, W = inputs.size
-    y, x = torch.meshgrid(
-        torch.arange(H, dtype=torch.float32), torch.arange(W, dtype=torch.float32), indexing="ij"
-    )
+    y, x = torch.meshgrid(torch.arange(H, dtype=torch.float32), torch.arange(W, dtype=torch.float32), indexing="ij")
     pos = torch.stack([x, y], -1).view(-1, 2).to(inputs.image.device)  # [P, 2]
     color = inputs.unit_image().flatten(1).T  # [P, C]
     columns = {"mean": color, "centroid": (pos + 0.5) / torch.tensor([W, H], device=pos.device)}
@@ -144,7 +141,9 @@ def rag(
     """The region adjacency graph of one image, both directions in lexicographic order, and its features if any."""
     strength = None
     if any(name.startswith("boundary") for name in features):
-        strength = gradient_magnitude(inputs.unit_image()) if inputs.boundary is None else inputs.boundary
+        strength = inputs.boundary
+        if strength is None:
+            strength = gradient_magnitude(inputs.unit_image(), valid)
     found = boundary_statistics(
         labels, strength, percentiles=(10.0, 50.0, 90.0), connectivity=connectivity, valid=valid
     )
@@ -159,20 +158,21 @@ def rag(
 
 
 def both_directions(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-    """Every pair in both directions, in lexicographic order, and the place of each edge in `[pairs, pairs reversed]`."""
+    """Every pair in both directions, in lexicographic order, and the place of each in `[pairs, pairs reversed]`."""
     doubled = torch.cat([edge_index, edge_index.flip(0)], 1)
     order = (doubled[0] * num_nodes + doubled[1]).argsort()
     return doubled[:, order], order
 
 
-def gradient_magnitude(image: Tensor) -> Tensor:
+def gradient_magnitude(image: Tensor, valid: Tensor | None = None) -> Tensor:
     """Sobel gradient of the luminance (three channels) or of the mean over channels.
 
     `sqrt((g_x^2 + g_y^2) / 2)` with kernels of total weight 1 and mirrored borders: scikit-image's `sobel` of
-    `rgb2gray`.
+    `rgb2gray`. A neighbour that is not valid counts as the pixel itself, so that nodata has no border.
 
     Args:
         image: `[C, H, W]`, floating-point.
+        valid: bool `[H, W]`; default: all pixels.
 
     Returns:
         `[H, W]`.
@@ -180,16 +180,24 @@ def gradient_magnitude(image: Tensor) -> Tensor:
     C = image.shape[0]
     weight = [0.2125, 0.7154, 0.0721] if C == 3 else [1.0 / C] * C
     gray = torch.einsum("c,chw->hw", torch.tensor(weight, dtype=image.dtype, device=image.device), image.detach())
-    padded = torch.nn.functional.pad(gray[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
-
-    def smooth_difference(values: Tensor) -> Tensor:  # derivative along the first axis, [1, 2, 1] / 4 along the other
-        difference = values[2:] - values[:-2]
-        return (difference[:, :-2] + 2 * difference[:, 1:-1] + difference[:, 2:]) / 4
-
-    vertical, horizontal = smooth_difference(padded), smooth_difference(padded.T).T
+    near = _neighbours(gray)
+    if valid is not None:
+        inside = _neighbours(valid.to(gray.dtype))
+        near = [value.where(is_valid > 0, gray) for value, is_valid in zip(near, inside, strict=True)]
+    a, b, c, d, _, f, g, h, i = near  # row by row
+    vertical = ((g - a) + 2 * (h - b) + (i - c)) / 4
+    horizontal = ((c - a) + 2 * (f - d) + (i - g)) / 4
     return ((vertical.square() + horizontal.square()) / 2).sqrt()
 
 
+def _neighbours(values: Tensor) -> list[Tensor]:
+    """The 3 x 3 neighbourhood of every pixel of a map `[H, W]`, row by row; the border is mirrored."""
+    H, W = values.shape
+    padded = torch.nn.functional.pad(values[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    return [padded[dy : dy + H, dx : dx + W] for dy in range(3) for dx in range(3)]
+
+
 def _stack(columns: dict[str, Tensor], names: Sequence[str], rows: Tensor) -> Tensor:
-    parts = [columns[name].reshape(rows.shape[0], -1).to(torch.float32) for name in names]
+    parts = [columns[name].to(torch.float32) for name in names]
+    parts = [part[:, None] if part.dim() == 1 else part.flatten(1) for part in parts]  # rows may be none
     return torch.cat(parts, 1) if parts else rows.new_zeros(rows.shape[0], 0, dtype=torch.float32)

@@ -132,6 +132,10 @@ def from_networkx(
     """
     if g.is_multigraph():
         raise ValueError(f"got a {type(g).__name__}, expected a Graph or DiGraph: an ImageGraph has each edge once")
+    if valid is not None and assignment is None:
+        raise ValueError(
+            "got valid without assignment, expected both or neither: nodes' own pixels tell which are valid"
+        )
     record = g.graph.get(_RECORD, {"node": {}, "edge": {}, "graph": ()})
     graph = ImageGraph(num_nodes=g.number_of_nodes())
     nodes = [attributes for _, attributes in g.nodes(data=True)]
@@ -496,9 +500,7 @@ def _pairs(graph: ImageGraph) -> tuple[Tensor, Tensor, Tensor | None]:
     differs = (weight[first][start.cumsum(0) - 1] != weight[edge]).nonzero()
     if differs.numel():
         i, j = edge_index[:, edge[differs[0, 0]]].tolist()
-        raise ValueError(
-            f"got edge_weight that differs between ({i}, {j}) and ({j}, {i}), expected one weight per pair"
-        )
+        raise ValueError(f"got two values of edge_weight between nodes {i} and {j}, expected one per pair")
     return pair, first, weight[first]
 
 

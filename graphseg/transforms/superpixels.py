@@ -23,15 +23,22 @@ COUNTED = ("slic", "watershed")  # these take a number of segments
 Cut = Callable[[np.ndarray], np.ndarray]
 
 
-def check_superpixels(superpixels: str | Cut, num_segments: int | None, own: tuple[str, ...] = ("segments",)) -> None:
-    """Raises ValueError for an unknown method or a number of segments that it would not heed."""
-    if callable(superpixels):
-        return
-    check_choice("superpixels", superpixels, (*SUPERPIXELS, *own))
+def check_superpixels(
+    superpixels: str | Cut,
+    num_segments: int | None,
+    parameters: dict[str, Any],
+    own: tuple[str, ...] = ("segments",),
+) -> None:
+    """Raises ValueError for an unknown method, TypeError or ValueError for arguments that it would not heed."""
+    if not callable(superpixels):
+        check_choice("superpixels", superpixels, (*SUPERPIXELS, *own))
+    name = "a function" if callable(superpixels) else repr(superpixels)
+    if parameters and superpixels not in SUPERPIXELS:
+        raise TypeError(f"got unexpected arguments {sorted(parameters)}, expected none for superpixels={name}")
     if num_segments is None:
         return
     if superpixels not in COUNTED:
-        raise ValueError(f"got num_segments={num_segments} for {superpixels!r}, expected None: it sets its own number")
+        raise ValueError(f"got num_segments={num_segments} for {name}, expected None: it sets its own number")
     check_positive_int("num_segments", num_segments)
 
 
@@ -54,10 +61,15 @@ def cut(inputs: ImageInput, superpixels: str | Cut, num_segments: int | None, pa
     else:
         image = inputs.unit_image().detach().movedim(0, -1).cpu().numpy()  # [H, W, C]
         valid = None if inputs.valid is None else inputs.valid.cpu().numpy()
-        found = superpixels(image) if callable(superpixels) else _METHODS[superpixels](
-            image, num_segments or 200, valid, parameters
+        found = (
+            superpixels(image)
+            if callable(superpixels)
+            else _METHODS[superpixels](image, num_segments or 200, valid, parameters)
         )
-        labels = torch.as_tensor(np.ascontiguousarray(found).astype(np.int64), device=inputs.image.device)
+        found = np.asarray(found)
+        if found.dtype.kind not in "iu":
+            raise TypeError(f"got dtype {found.dtype} for labels of superpixels, expected an integer dtype")
+        labels = torch.as_tensor(np.ascontiguousarray(found, np.int64), device=inputs.image.device)
         check_shape("labels of superpixels", labels, inputs.size)
     return relabel_valid(labels, inputs.valid)
 
@@ -107,10 +119,16 @@ def _quickshift(
 def _watershed(
     image: np.ndarray, num_segments: int, valid: np.ndarray | None, parameters: dict[str, Any]
 ) -> np.ndarray:
+    from skimage.measure import label
     from skimage.segmentation import watershed
 
-    gradient = gradient_magnitude(torch.from_numpy(image).movedim(-1, 0)).numpy()
-    return watershed(gradient, markers=num_segments, mask=valid, **({"compactness": 0.001} | parameters))
+    if valid is not None and not valid.any():
+        return np.zeros(image.shape[:2], np.int64)
+    inside = None if valid is None else torch.from_numpy(valid)
+    gradient = gradient_magnitude(torch.from_numpy(image).movedim(-1, 0), inside).numpy()
+    labels = watershed(gradient, markers=num_segments, mask=valid, **({"compactness": 0.001} | parameters))
+    missed = labels == 0 if valid is None else (labels == 0) & valid  # islands of valid pixels without a marker
+    return np.where(missed, label(missed, connectivity=1) + labels.max(), labels)
 
 
 _METHODS = {"slic": _slic, "felzenszwalb": _felzenszwalb, "quickshift": _quickshift, "watershed": _watershed}

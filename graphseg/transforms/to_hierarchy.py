@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from graphseg.data.hierarchy import Hierarchy
 from graphseg.data.image_graph import ImageGraph
 from graphseg.transforms._base import ImageInput, ImageTransform
 from graphseg.transforms.features import NODE_FEATURES, RAG_EDGE_FEATURES, check_features, rag, region_nodes
-from graphseg.transforms.superpixels import COUNTED, Cut, check_superpixels, cut, relabel_valid
+from graphseg.transforms.superpixels import COUNTED, cut, relabel_valid
 
 __all__ = ["ToHierarchy"]
 
@@ -41,7 +42,7 @@ class ToHierarchy(ImageTransform):
     def __init__(
         self,
         num_segments: Sequence[int] = (100, 200, 400),
-        superpixels: str | Cut = "slic",
+        superpixels: str | Callable[[np.ndarray, int], np.ndarray] = "slic",
         node_features: Sequence[str] = ("mean", "std", "centroid", "area"),
         edge_features: Sequence[str] = ("color_distance", "length"),
         *,
@@ -54,7 +55,8 @@ class ToHierarchy(ImageTransform):
     ) -> None:
         if not callable(superpixels):
             check_choice("superpixels", superpixels, COUNTED)
-        check_superpixels(superpixels, None)
+        elif parameters:
+            raise TypeError(f"got unexpected arguments {sorted(parameters)}, expected none for a function")
         for count in num_segments:
             check_positive_int("num_segments", count)
         if not num_segments or list(num_segments) != sorted(num_segments):
@@ -75,7 +77,7 @@ class ToHierarchy(ImageTransform):
         for level in range(len(scales) - 1, 0, -1):
             parent = majority_parent(scales[level], scales[level - 1], inputs.valid)
             if self.nested:
-                union = parent[scales[level]]
+                union = parent[scales[level]] if parent.numel() else scales[level]  # no valid pixel, no region
                 scales[level - 1] = relabel_valid(union, inputs.valid)
                 parent = torch.unique(parent, return_inverse=True)[1]
             parents.insert(0, parent)
@@ -91,9 +93,7 @@ class ToHierarchy(ImageTransform):
         nodes, edges, features = [], [], []
         for labels in scales:
             found = region_nodes(inputs, labels, inputs.valid, self.node_features)
-            edge_index, edge_attr = rag(
-                inputs, labels, inputs.valid, found, self.connectivity, self.edge_features
-            )
+            edge_index, edge_attr = rag(inputs, labels, inputs.valid, found, self.connectivity, self.edge_features)
             nodes.append(found)
             edges.append(edge_index)
             features.append(edge_attr)

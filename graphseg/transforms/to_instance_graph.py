@@ -106,4 +106,3 @@ def delaunay_edges(pos: Tensor) -> Tensor:
     pairs = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
     left_out = torch.from_numpy(found.coplanar).to(torch.int64)  # point, triangle, nearest vertex
     return torch.cat([pairs, left_out[:, [0, 2]]]).T.contiguous().to(pos.device)
-

@@ -65,7 +65,7 @@ class ToKNNGraph(ImageTransform):
     ) -> None:
         check_positive_int("k", k)
         check_choice("by", by, ("position", "features", "both"))
-        check_superpixels(superpixels, num_segments, ("segments", "pixels"))
+        check_superpixels(superpixels, num_segments, parameters, ("segments", "pixels"))
         over_pixels = superpixels == "pixels"
         if node_features is None:
             node_features = ("mean", "centroid") if over_pixels else ("mean", "std", "centroid", "area")

@@ -49,7 +49,7 @@ class ToSuperpixelRAG(ImageTransform):
         keep_pixels: bool = False,
         **parameters: Any,
     ) -> None:
-        check_superpixels(superpixels, num_segments)
+        check_superpixels(superpixels, num_segments, parameters)
         check_choice("connectivity", connectivity, (4, 8))
         check_features("node_features", node_features, NODE_FEATURES)
         check_features("edge_features", edge_features, RAG_EDGE_FEATURES)

@@ -96,13 +96,15 @@ def check_shape(labels, spacing=(1.0, 1.0), valid=None, volume=False, device="cp
     if N == 0:
         return
     expected = reference.shape_statistics(labels, spacing, N, valid)
-    names = [*SHAPE, *([] if volume else ["hu"])]
     assert found["bounding_box"].dtype == np.int64
-    for name in names:
+    for name in SHAPE:
         power = 2 if name == "axis_lengths" else 1
         assert_close(found[name] ** power, expected[name] ** power, check_dtype=False, **ROUNDING)
     if not volume:
         assert_close(found["eccentricity"] ** 2, expected["eccentricity"] ** 2, **ROUNDING)
+        # Each invariant beside that power of the first which its moments multiply to: free of scale.
+        first = np.where(expected["hu"][:, :1] > 0, expected["hu"][:, :1], 1) ** [1, 2, 3, 3, 6, 4, 6]
+        assert_close(found["hu"] / first, expected["hu"] / first, **ROUNDING)
         across = np.arctan2(expected["direction"][:, 0], expected["direction"][:, 1])
         assert_same_axis(found["orientation"], across, expected["elongation"] > 1e-6)
 
@@ -245,6 +247,14 @@ def test_orientation_turns_with_the_bar(angle, form):
     assert abs(np.sin(found - t)) < 0.03
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_squares_have_the_orientation_of_scikit_image(size, form):
+    labels = np.pad(np.ones((size, size), np.int64), 3)
+    found = region_statistics(as_tensor(labels), statistics=["orientation", "eccentricity"])
+    assert float(found["orientation"][1]) == regionprops(labels)[0].orientation == -pi / 4
+    assert float(found["eccentricity"][1]) == 0
+
+
 def test_hu_does_not_see_turns_sizes_or_places(form):
     shape = np.zeros((12, 14), np.int64)
     shape[2:10, 3:6] = shape[7:10, 3:12] = 1
@@ -322,6 +332,31 @@ def test_values_of_a_hyperspectral_stack(form):
     for key, value in reference.value_statistics(labels, image.numpy(), labels.max() + 1).items():
         if key in out:
             assert_close(out[key].numpy(), value, **ROUNDING)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16], ids=str)
+def test_bright_integers_keep_the_spread(dtype, form):
+    _, labels = photographs()["chelsea, SLIC"]
+    top = torch.iinfo(dtype).max
+    levels = noise().integers(top - 5, top + 1, (2, *labels.shape))
+    levels[1] = noise().integers(0, top + 1, labels.shape)
+    image = torch.from_numpy(levels).to(dtype)
+    out = region_statistics(as_tensor(labels), image, statistics=["mean", "std", "min", "max"])
+    for key, value in reference.value_statistics(labels, levels, labels.max() + 1).items():
+        assert_close(out[key].numpy(), value, rtol=1e-12, atol=0)
+    flat = image.clone()
+    flat[:] = top
+    assert not region_statistics(as_tensor(labels), flat)["std"].any()
+
+
+def test_half_precision_and_expanded_images(form):
+    labels = as_tensor(DEGENERATE["pieces"])
+    image = picture(DEGENERATE["pieces"], 1, dtype=torch.float32).bfloat16()
+    assert_same(region_statistics(labels, image), region_statistics(labels, image.double()))
+    wide = region_statistics(labels, image.expand(3, -1, -1), statistics=VALUES)
+    narrow = region_statistics(labels, image, statistics=VALUES)
+    for name, value in narrow.items():
+        assert torch.equal(wide[name], value.expand(-1, 3, *value.shape[2:]))
 
 
 def test_large_offset_keeps_the_spread(form):

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from graphseg.ops.kernels.threads import map_threads
 
+kernel: Any = njit(nogil=True, cache=True)
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -32,13 +33,13 @@ PARALLEL_BUILD = 16384  # points from which one tree is built by several threads
 LAST = np.iinfo(np.int64).max
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _after(d: float, i: int, e: float, j: int) -> bool:
     """Whether (d, i) comes after (e, j)."""
     return d > e or (d == e and i > j)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _sift(dist: Floats, index: Ints, root: int, size: int) -> None:
     d, i = dist[root], index[root]
     while True:
@@ -54,13 +55,13 @@ def _sift(dist: Floats, index: Ints, root: int, size: int) -> None:
     dist[root], index[root] = d, i
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _heapify(dist: Floats, index: Ints, size: int) -> None:
     for root in range(size // 2 - 1, -1, -1):
         _sift(dist, index, root, size)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _sort(dist: Floats, index: Ints, size: int) -> None:
     """Sorts the first `size` pairs in place by (distance, index)."""
     if size <= SORTED_ROOM:
@@ -79,7 +80,7 @@ def _sort(dist: Floats, index: Ints, size: int) -> None:
         _sift(dist, index, 0, end)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _offer(dist: Floats, index: Ints, size: int, room: int, d: float, i: int) -> int:
     """Puts (d, i) among the `size` held; a full list drops its last, which must come after (d, i)."""
     if room <= SORTED_ROOM:
@@ -104,7 +105,7 @@ def _offer(dist: Floats, index: Ints, size: int, room: int, d: float, i: int) ->
     return size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _halve(s: Floats, dims: int, half: int) -> float:
     """Sum of s[:dims] by repeated halving, `half` being half the power of two; the padding is never touched."""
     while half > 0:
@@ -115,7 +116,7 @@ def _halve(s: Floats, dims: int, half: int) -> float:
     return s[0]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _half_of(dims: int) -> int:
     power = 1
     while power < dims:
@@ -123,7 +124,7 @@ def _half_of(dims: int) -> int:
     return power // 2
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _pair(x: Floats, a: int, b: int, half: int, s: Floats) -> float:
     """The squared distance of rows a and b."""
     dims = x.shape[1]
@@ -133,14 +134,14 @@ def _pair(x: Floats, a: int, b: int, half: int, s: Floats) -> float:
     return _halve(s, dims, half)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _gap(q: float, low: float, high: float) -> float:
     """Square of the distance from q to the interval [low, high]."""
     t = max(low - q, q - high, 0.0)
     return t * t
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _box(boxes: Floats, node: int, q: Floats, half: int, s: Floats) -> float:
     """Lower bound of the squared distance from q to the points of a node."""
     dims = q.size
@@ -158,7 +159,7 @@ def _box(boxes: Floats, node: int, q: Floats, half: int, s: Floats) -> float:
     return _halve(s, dims, half)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _leaf(xt: Floats, lo: int, hi: int, q: Floats, half: int, rows: Floats) -> None:
     """Squared distances from q to the points lo .. hi, into rows[0]. Rows are sliced so that loops vectorise."""
     dims, n = xt.shape[0], hi - lo
@@ -199,7 +200,7 @@ def _leaf(xt: Floats, lo: int, hi: int, q: Floats, half: int, rows: Floats) -> N
         half //= 2
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _select(keys: Floats, order: Ints, lo: int, hi: int, mid: int) -> None:
     """Moves the mid - lo smallest keys of lo .. hi to the front (Hoare's selection); `order` follows."""
     hi -= 1
@@ -225,7 +226,7 @@ def _select(keys: Floats, order: Ints, lo: int, hi: int, mid: int) -> None:
             return
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _build(
     x: Floats,
     xt: Floats,
@@ -276,7 +277,7 @@ def _build(
         start, count = 2 * start + 1, 2 * count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _build_clouds(
     x: Floats,
     xt: Floats,
@@ -298,7 +299,7 @@ def _build_clouds(
             _build(x, xt, order, keys, span, boxes, first, offset[c], 0, depth[c] + 1, True)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _search(
     xt: Floats,
     order: Ints,
@@ -372,7 +373,7 @@ def _search(
     return leaves
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _query(
     xt: Floats,
     order: Ints,
@@ -437,7 +438,7 @@ def _query(
     return leaves
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _count(
     xt: Floats,
     order: Ints,
@@ -487,7 +488,7 @@ def _count(
         counts[order[t]] = min(found, most)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _centre(x: Floats, ptr: Ints, begin: int, end: int, z: Floats, norm: Floats) -> None:
     dims = x.shape[1]
     mean = np.empty(dims)
@@ -507,43 +508,23 @@ def _centre(x: Floats, ptr: Ints, begin: int, end: int, z: Floats, norm: Floats)
             norm[i] = total
 
 
-@intrinsic
-def _bits(context: Any, value: Any) -> Any:
-    """The bits of a float64."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(types.int64))
-
-    return types.int64(types.float64), code
-
-
-@intrinsic
-def _float(context: Any, value: Any) -> Any:
-    """The float64 of given bits."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(types.float64))
-
-    return types.float64(types.int64), code
-
-
-@njit(nogil=True, cache=True)
+@kernel
 def _key(value: float, index: int, mask: int) -> float:
     """`value` with `index` in the last bits of its float64 mantissa: one number to compare and to move."""
-    return _float((_bits(np.float64(value)) & ~mask) | index)
+    return np.int64((np.float64(value).view(np.int64) & ~mask) | index).view(np.float64)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _value(key: float, mask: int) -> float:
-    return _float(_bits(key) & ~mask)
+    return np.int64(np.float64(key).view(np.int64) & ~mask).view(np.float64)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _index(key: float, mask: int) -> int:
-    return _bits(key) & mask
+    return int(np.float64(key).view(np.int64) & mask)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _least(up: Floats, n: int, room: int, mask: int, held: Floats, spare: Floats, none: Ints) -> None:
     """The least `room` keys of up[:n], sorted, into held.
 
@@ -581,12 +562,30 @@ def _least(up: Floats, n: int, room: int, mask: int, held: Floats, spare: Floats
         _sort(held, none, room)
 
 
+@kernel
+def _products(zt: Floats, i: int, first: int, n: int, out: Floats) -> None:
+    """<z_i, z_j> for the n points j from `first`, of zt [D, P]; four dimensions at a time."""
+    dims = zt.shape[0]
+    out[:n] = 0
+    for d in range(0, dims - dims % 4, 4):
+        z0, z1, z2, z3 = zt[d, i], zt[d + 1, i], zt[d + 2, i], zt[d + 3, i]
+        x0, x1 = zt[d][first : first + n], zt[d + 1][first : first + n]
+        x2, x3 = zt[d + 2][first : first + n], zt[d + 3][first : first + n]
+        for j in range(n):
+            out[j] += (z0 * x0[j] + z1 * x1[j]) + (z2 * x2[j] + z3 * x3[j])
+    for d in range(dims - dims % 4, dims):
+        z0, x0 = zt[d, i], zt[d][first : first + n]
+        for j in range(n):
+            out[j] += z0 * x0[j]
+
+
 class Certain(NamedTuple):
     """What `_certify` needs of all points; see there."""
 
     x: Floats  # [P, D] as given
     upper: Floats  # [P] norm + slack / 2
     slack: Floats  # [P]
+    zt: Floats  # [D, P] the centred points, where the kernel is to make the products; else empty
     tiny: float
     low: Ints  # [P] where the point's cloud begins
     start: Ints  # [P + 1] where the point's edges begin
@@ -595,11 +594,12 @@ class Certain(NamedTuple):
     dist: Floats  # [E] or [0]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _certify(
     x: Floats,
     upper: Floats,
     slack: Floats,
+    zt: Floats,
     tiny: float,
     low: Ints,
     start: Ints,
@@ -614,10 +614,10 @@ def _certify(
 ) -> None:
     """Exact neighbours of points shift + begin .. shift + end from products with a known error.
 
-    Row r, of point i = shift + r, holds <z_i, z_j> for all j of its cloud: product[row_ptr[r] : row_ptr[r + 1]]. Up
-    to a constant of the row, the squared distance is at most up_j + slack_i / 2 and at least up_j - slack_j -
-    slack_i / 2, with up_j = upper_j - 2 <z_i, z_j> (see `graphseg.ops.knn`). Points that these bounds set apart are
-    in order; the others are put in order by the exact distance.
+    Row r, of point i = shift + r, holds <z_i, z_j> for all j of its cloud: product[row_ptr[r] : row_ptr[r + 1]], or
+    nothing where zt is given. Up to a constant of the row, the squared distance is at most up_j + slack_i / 2 and at
+    least up_j - slack_j - slack_i / 2, with up_j = upper_j - 2 <z_i, z_j> (see `graphseg.ops.knn`). Points that these
+    bounds set apart are in order; the others are put in order by the exact distance.
     """
     dims = x.shape[1]
     half = _half_of(dims)
@@ -640,9 +640,12 @@ def _certify(
         if room == 0:
             continue
         high, gap = upper[first : first + n], slack[first : first + n]
-        row = product[row_ptr[r] : row_ptr[r + 1]]
+        if zt.size > 0:
+            _products(zt, i, first, n, up)
+        else:
+            up[:n] = product[row_ptr[r] : row_ptr[r + 1]]
         for j in range(n):
-            up[j] = high[j] - (row[j] + row[j])
+            up[j] = high[j] - (up[j] + up[j])
         if not loop:
             up[i - first] = np.inf
         _least(up, n, room, mask, held, spare, none)
@@ -696,7 +699,7 @@ def _certify(
 
 def _run(task: Callable[[int, int], object], bounds: Sequence[int]) -> None:
     """Runs task(bounds[i], bounds[i + 1]) for every i, in threads."""
-    spans = [(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if b > a]
+    spans = [(a, b) for a, b in pairwise(bounds) if b > a]
     map_threads(lambda span: task(*span), spans)
 
 
@@ -760,7 +763,8 @@ def _grow(arrays: tuple[Any, ...], root: int, levels: int, below: int) -> None:
 
 def query(forest: Forest, start: Ints, cap: float, loop: bool, edges: Ints, dist: Floats) -> None:
     """Fills edges [2, E] (and dist [E] unless it is empty); point i owns start[i] .. start[i + 1]."""
-    *trees, width = forest
+    trees: tuple[Any, ...] = forest[:-1]
+    width = forest.width
     _run(
         lambda a, b: _query(*trees, start, cap, loop, width, a, b, edges, dist),
         _split(forest.order.size, 512),
@@ -769,7 +773,8 @@ def query(forest: Forest, start: Ints, cap: float, loop: bool, edges: Ints, dist
 
 def probe(forest: Forest, start: Ints, loop: bool, edges: Ints, dist: Floats, spans: int, length: int) -> float:
     """Leaves that a query goes through, as the mean over spans * length of them. Fills their edges as `query` does."""
-    *trees, width = forest
+    trees: tuple[Any, ...] = forest[:-1]
+    width = forest.width
     begins = np.linspace(0, max(forest.order.size - length, 0), spans).astype(np.int64).tolist()
     end = min(length, forest.order.size)
     leaves = [_query(*trees, start, np.inf, loop, width, a, a + end, edges, dist) for a in begins]

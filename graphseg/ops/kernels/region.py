@@ -227,9 +227,9 @@ def region_perimeter(labels, num_regions):
             for dy in range(-1, 2):
                 for dx in range(-1, 2):
                     yy, xx = y + dy, x + dx
-                    if (dy != 0 or dx != 0) and 0 <= yy < H and 0 <= xx < W:
-                        if border[yy, xx] == 1 and labels[yy, xx] == a:
-                            code += 10 if dy != 0 and dx != 0 else 2
+                    inside = (dy != 0 or dx != 0) and 0 <= yy < H and 0 <= xx < W
+                    if inside and border[yy, xx] == 1 and labels[yy, xx] == a:
+                        code += 10 if dy != 0 and dx != 0 else 2
             if kind[code] >= 0:
                 counts[a, kind[code]] += 1
     return counts
