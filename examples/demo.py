@@ -21,11 +21,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import skimage.data
 import torch
-from skimage.filters import threshold_otsu
-from skimage.measure import label
-from skimage.morphology import remove_small_objects
 from torch_geometric.data import Data
 
+from examples.overview import coin_instances
 from graphseg import ImageGraph
 from graphseg.plot import plot_borders, plot_graph
 from graphseg.transforms import (
@@ -71,13 +69,12 @@ PANELS = (  # what is drawn: construction, how
 
 
 def read(name: str) -> Data:
-    """A photograph as `Data`, with bright objects as instances where it is one of coins."""
+    """A photograph as `Data`, with the coins as instances where there are some."""
     photograph = getattr(skimage.data, name)()
     image = torch.from_numpy(np.atleast_3d(photograph)).permute(2, 0, 1).contiguous()
     data = Data(image=image, source=name)
     if name == "coins":
-        bright = remove_small_objects(photograph > threshold_otsu(photograph), max_size=100)
-        data.instances = torch.from_numpy(label(bright))
+        data.instances = coin_instances(image[0])
     return data
 
 

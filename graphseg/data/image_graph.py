@@ -33,9 +33,15 @@ class ImageGraph(Data):
     Pixels are numbered row by row, P = height * width of them. Positions are (x, y) in pixels, y pointing down, pixel
     centres at integers.
 
-    Fields, besides those of `torch_geometric.data.Data` (`x [N, F]`, `edge_index [2, E]`, `edge_attr [E, D]`,
-    `edge_weight [E]`, `y [N]`, here the majority class of a node's labelled pixels):
+    Args:
+        x: `[N, F]`, node features.
+        edge_index: `[2, E]`.
+        edge_attr: `[E, D]`, edge features; `edge_weight [E]` may stand beside it.
+        y: `[N]`, the majority class of each node's labelled pixels.
         pos: `[N, 2]`, the centroid of each node.
+        **kwargs: the fields below, and any others that `torch_geometric.data.Data` would take.
+
+    Fields of its own:
         assignment: `[P]` int64, the node of each pixel.
         valid: `[P]` bool, False for pixels of no node (nodata, background); their assignment is 0 and never read.
         image_size: `[1, 2]` int64, height and width.

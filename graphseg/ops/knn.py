@@ -300,7 +300,7 @@ def _knn_products(x: Tensor, clouds: _Clouds, start: Tensor, loop: bool, edges: 
         (norm * (1 + beta)).to(dtype).numpy(),
         (norm * (2 * beta)).to(dtype).numpy(),
         (z.T.contiguous() if fused else z[:0]).numpy(),
-        32 * (dims + 4) * limits.tiny * (1 + math.sqrt(largest)),  # what underflow may have lost
+        32 * (dims + 4) * limits.tiny * (1 + math.sqrt(largest)) + 1e-289,  # what underflow may have lost
         clouds.ptr[:-1].repeat_interleave(clouds.sizes).numpy(),
         start.numpy(),
         loop,

@@ -26,14 +26,23 @@ INPUT_FIELDS = ("image", "mask", "valid", "segments", "instances", "boundary", "
 
 @dataclass(frozen=True)
 class ImageInput:
-    """One checked image with what came along."""
+    """One checked image with what came along; what `ImageTransform.convert` is given.
 
-    image: Tensor  # [C, H, W], uint8, uint16 or floating-point; 0 in pixels that are not valid
-    mask: Tensor | None  # [H, W] int64, classes
-    valid: Tensor | None  # [H, W] bool
-    segments: Tensor | None  # [H, W] integers, the user's own regions
-    instances: Tensor | None  # [H, W] integers, 0 is background
-    boundary: Tensor | None  # [H, W], strength of the boundary at each pixel
+    Args:
+        image: `[C, H, W]`, uint8, uint16 or floating-point; 0 in pixels that are not valid.
+        mask: `[H, W]` int64, the class of each pixel.
+        valid: `[H, W]` bool, False for pixels to leave out.
+        segments: `[H, W]` int64, the user's own regions.
+        instances: `[H, W]` int64, 0 for background.
+        boundary: `[H, W]`, the strength of the boundary at each pixel.
+    """
+
+    image: Tensor
+    mask: Tensor | None
+    valid: Tensor | None
+    segments: Tensor | None
+    instances: Tensor | None
+    boundary: Tensor | None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -98,6 +107,15 @@ class ImageTransform(BaseTransform):
         segments, instances, boundary: `[H, W]`, optional, read by the transforms that say so.
         source: str, optional, the image's name.
     All other fields are passed on to the graph.
+
+    A construction of your own needs `convert` only.
+
+    Args:
+        node_features: names, for the subclass to read.
+        edge_features: likewise.
+        num_classes: K of the mask; None: its largest label + 1.
+        ignore_index: mask value that counts for no class; None if there is none.
+        keep_pixels: keep the image as `pixel_x`.
     """
 
     _over_pixels = False  # whether every pixel is a node: its counts are 0 or 1, and one byte holds them

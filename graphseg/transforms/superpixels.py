@@ -46,6 +46,7 @@ def cut(inputs: ImageInput, superpixels: str | Cut, num_segments: int | None, pa
     """Superpixels of one image: labels `[H, W]`, consecutive from 0 over valid pixels.
 
     Args:
+        inputs: the image, and its `valid` and `segments`.
         superpixels: one of `SUPERPIXELS`; "segments" for the input's own map; or a function from the image
             `[H, W, C]`, floating-point numpy, to labels `[H, W]`.
         num_segments: for "slic" and "watershed", about how many; default 200.

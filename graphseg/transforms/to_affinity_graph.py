@@ -55,6 +55,6 @@ class ToAffinityGraph(ImageTransform):
         edge_index = offset_edges(H, W, self.offsets, directed=True, device=inputs.image.device)
         graph = pixel_graph(inputs, edge_index, self.node_features, self.edge_features)
         if inputs.instances is not None:
-            instance = inputs.instances.view(-1)[graph.edge_index]  # [2, E]
+            instance = inputs.instances.reshape(-1)[graph.edge_index]  # [2, E]
             graph.edge_y = ((instance[0] == instance[1]) & (instance[0] != 0)).to(torch.float32)
         return graph

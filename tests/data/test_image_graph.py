@@ -525,7 +525,7 @@ BREAKS = {
     "image_size of nothing": (lambda g: g.update({"image_size": torch.tensor([[0, 9]])}), "image_size"),
     "image_size in a list": (lambda g: g.update({"image_size": [[9, 11]]}), "list for image_size"),
     "another image_size": (lambda g: g.update({"image_size": torch.tensor([[9, 10]])}), "assignment, expected 90 rows"),
-    "short assignment": (lambda g: g.update({"assignment": g.assignment[1:]}), "assignment, expected 99 rows, one per pix"),
+    "short assignment": (lambda g: g.update({"assignment": g.assignment[1:]}), "assignment, expected 99 rows, one"),
     "int32 assignment": (lambda g: g.update({"assignment": g.assignment.int()}), "torch.int32 for assignment"),
     "-1 in assignment": (lambda g: g.assignment.index_fill_(0, torch.tensor([4]), -1), "assignment from -1"),
     "N in assignment": (lambda g: g.assignment.index_fill_(0, torch.tensor([4]), 12), "assignment from 0 to 12"),

