@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +41,7 @@ from graphseg._checks import (
 __all__ = ["knn_edges", "radius_edges"]
 
 BLOCK = 1 << 22  # pairs of points worked on at once: memory is this, and what is linear in the points
-LEAF = 32  # points in a leaf of a tree, at most
+LEAF, LEAF_PER_DIM = 100, 24  # points in a leaf of a tree, at most: in all, and for each dimension
 FUSED_DIMS, FUSED_POINTS = 64, 2048  # up to here the kernel makes the products itself: no matrix library to wait for
 TREE_DIMS = 4  # up to here trees are the faster engine on CPU at any size
 PROBES = 32  # queries tried on a tree
@@ -88,7 +89,7 @@ def knn_edges(
     x, clouds = _check(x, batch)
     check_positive_int("k", k)
     room = (clouds.sizes - (0 if loop else 1)).clamp(max=k)
-    start = _starts(room.repeat_interleave(clouds.sizes))
+    start = _starts(_repeat(room, clouds.sizes))
     if x.device.type == "cpu":
         edges, dist = _knn_compiled(x, clouds, start, loop, return_distance)
     else:
@@ -180,7 +181,8 @@ def _check(x: Tensor, batch: Tensor | None) -> tuple[Tensor, _Clouds]:
     check_shape("x", x, (None, None))
     if x.shape[1] == 0:
         raise ValueError("got shape [*, 0] for x, expected at least one dimension")
-    check_finite("x", x)
+    if x.is_floating_point() and not bool(torch.isfinite(x.detach().sum())):  # one pass; a sum may overflow
+        check_finite("x", x)
     points = x.shape[0]
     if batch is None:
         sizes = torch.tensor([points] if points else [], dtype=torch.int64, device=x.device)
@@ -205,6 +207,13 @@ def _starts(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
+def _repeat(values: Tensor, counts: Tensor) -> Tensor:
+    """`values.repeat_interleave(counts)`; on CPU without waking torch's threads, which then spin beside ours."""
+    if values.device.type != "cpu":
+        return values.repeat_interleave(counts)
+    return torch.from_numpy(np.repeat(values.numpy(), counts.numpy()))
+
+
 def _outputs(x: Tensor, start: Tensor, want: bool) -> tuple[Tensor, Tensor]:
     total = int(start[-1])
     edges = torch.empty((2, total), dtype=torch.int64, device=x.device)
@@ -214,7 +223,8 @@ def _outputs(x: Tensor, start: Tensor, want: bool) -> tuple[Tensor, Tensor]:
 def _plant(x: Tensor, clouds: _Clouds) -> Any:
     from graphseg.ops.kernels import knn as kernels
 
-    return kernels.plant(x.to(torch.float64).contiguous().numpy(), clouds.ptr.numpy(), LEAF, SINGLE_LEAF)
+    leaf = min(LEAF, LEAF_PER_DIM * x.shape[1])
+    return kernels.plant(x.to(torch.float64).contiguous().numpy(), clouds.ptr.numpy(), leaf, max(leaf, SINGLE_LEAF))
 
 
 def _knn_compiled(
@@ -237,8 +247,8 @@ def _knn_compiled(
     forest = None
     if engine == "auto":
         engine = "trees" if dims <= TREE_DIMS else "products"
-        products = float((clouds.sizes.double() ** 2).sum()) * (1.1 + 0.03 * dims)
-        leaf = 250.0 + 15.0 * dims
+        products = float((clouds.sizes.double() ** 2).sum()) * (2.0 + 0.03 * dims)
+        leaf = 100.0 + 0.55 * LEAF * dims
         if engine == "products" and products > 20 * (PROBES * largest / LEAF * leaf + 20.0 * points * dims):
             forest = _plant(x, clouds)
             engine = "trees" if points * leaf * kernels.probe(forest, *arrays, 8, PROBES // 8) < products else engine
@@ -301,13 +311,13 @@ def _knn_products(x: Tensor, clouds: _Clouds, start: Tensor, loop: bool, edges: 
         (norm * (2 * beta)).to(dtype).numpy(),
         (z.T.contiguous() if fused else z[:0]).numpy(),
         32 * (dims + 4) * limits.tiny * (1 + math.sqrt(largest)) + 1e-289,  # what underflow may have lost
-        clouds.ptr[:-1].repeat_interleave(clouds.sizes).numpy(),
+        _repeat(clouds.ptr[:-1], clouds.sizes).numpy(),
         start.numpy(),
         loop,
         edges.numpy(),
         dist.numpy(),
     )
-    sizes = clouds.sizes.repeat_interleave(clouds.sizes)  # [P]
+    sizes = _repeat(clouds.sizes, clouds.sizes)  # [P]
     block = torch.empty(0, dtype=dtype)
     if fused:
         kernels.certify(given, _starts(sizes).numpy(), block.numpy(), 0)

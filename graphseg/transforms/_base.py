@@ -31,7 +31,7 @@ class ImageInput:
     Args:
         image: `[C, H, W]`, uint8, uint16 or floating-point; 0 in pixels that are not valid.
         mask: `[H, W]` int64, the class of each pixel.
-        valid: `[H, W]` bool, False for pixels to leave out.
+        valid: `[H, W]` bool, False for pixels to leave out; None where there are none.
         segments: `[H, W]` int64, the user's own regions.
         instances: `[H, W]` int64, 0 for background.
         boundary: `[H, W]`, the strength of the boundary at each pixel.
@@ -91,7 +91,9 @@ def read_input(data: Data) -> ImageInput:
                 check_integer(name, value)
                 value = value.to(torch.int64)
         maps[name] = value
-    if maps["valid"] is not None and not bool(maps["valid"].all()):
+    if maps["valid"] is not None and bool(maps["valid"].all()):
+        maps["valid"] = None
+    if maps["valid"] is not None:
         image = torch.where(maps["valid"], image, 0)  # whatever nodata held, it reaches neither nodes nor superpixels
     check_finite("image", image.detach())
     return ImageInput(image=image, **maps)

@@ -88,18 +88,19 @@ def points(kind: str, count: int, dims: int) -> Tensor:
 KINDS = ("plain", "grid", "offset", "duplicates", "equal", "close", "outlier", "huge", "tiny")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dims", [1, 2, 3, 5, 8, 37])
-def test_engines_give_what_loops_give(engine: str, kind: str, dims: int) -> None:
-    batch = clouds([1, 23, 0, 71, 2])
+def test_engines_give_what_loops_give(kind: str, dims: int) -> None:
+    batch = clouds([1, 19, 0, 47, 2])
     x = points(kind, len(batch), dims)
     for k, loop in [(4, False), (9, True), (100, False)]:
-        assert_same(by_engine(engine, x, k, batch, loop), by_loops(x, batch, k=k, loop=loop))
+        wanted = by_loops(x, batch, k=k, loop=loop)
+        for engine in ENGINES:
+            assert_same(by_engine(engine, x, k, batch, loop), wanted)
 
 
 @pytest.mark.parametrize("kind", ("plain", "grid", "offset", "duplicates"))
-@pytest.mark.parametrize(("count", "dims", "k"), [(700, 2, 8), (700, 6, 40), (400, 19, 150), (260, 130, 20)])
+@pytest.mark.parametrize(("count", "dims", "k"), [(400, 2, 8), (400, 6, 40), (300, 19, 150), (160, 130, 20)])
 def test_engines_agree_on_larger_clouds(kind: str, count: int, dims: int, k: int) -> None:
     batch = clouds([count, count // 2, count // 2])
     x = points(kind, len(batch), dims)
@@ -125,7 +126,7 @@ def test_against_scipy(count: int, dims: int) -> None:
 
 def test_pixels_of_a_photograph() -> None:
     """Colour and position of real pixels, whole numbers with many ties; distances against scipy's."""
-    image = data.coffee()[100:160, 200:260].astype(np.int64)
+    image = data.coffee()[100:140, 200:240].astype(np.int64)
     rows, columns = np.indices(image.shape[:2])
     pixels = np.concatenate([columns[..., None], rows[..., None], image], axis=-1).reshape(-1, 5)
     x = torch.from_numpy(pixels)
@@ -139,7 +140,7 @@ def test_pixels_of_a_photograph() -> None:
 @pytest.mark.parametrize("kind", ("plain", "grid", "duplicates", "huge"))
 @pytest.mark.parametrize("dims", [1, 2, 5, 9])
 def test_radius_gives_what_loops_give(kind: str, dims: int) -> None:
-    batch = clouds([1, 60, 0, 90, 2])
+    batch = clouds([1, 30, 0, 50, 2])
     x = points(kind, len(batch), dims)
     for r, most, loop in [(1, None, False), (math.sqrt(2), None, True), (2.5, 3, False), (1e9, 50, True), (0, 1, True)]:
         wanted = by_loops(x, batch, r=float(r), k=most, loop=loop)

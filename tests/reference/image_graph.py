@@ -85,7 +85,7 @@ def subgraph(
 
 def both_directions(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Every pair in both directions, sorted."""
-    return sorted({(i, j) for i, j in pairs} | {(j, i) for i, j in pairs})
+    return sorted({edge for i, j in pairs for edge in ((i, j), (j, i))})
 
 
 def offset_pairs(height: int, width: int, offsets: Iterable[Sequence[int]], valid: Array) -> set[tuple[int, int]]:

@@ -58,7 +58,7 @@ TRANSFORMS: dict[str, Callable[..., ImageTransform]] = {
     "knn, pixels": lambda **kw: ToKNNGraph(3, "both", superpixels="pixels", weighted=True, edge_features=ANGLES, **kw),
     "instances": lambda **kw: ToInstanceGraph(edge_features=ANGLES, **kw),
     "instances, knn": lambda **kw: ToInstanceGraph("knn", 2, edge_features=ANGLES, **kw),
-    "instances, radius": lambda **kw: ToInstanceGraph("radius", max_distance=6.0, edge_features=ANGLES, **kw),
+    "instances, radius": lambda **kw: ToInstanceGraph("radius", max_distance=14.0, edge_features=ANGLES, **kw),
     "hierarchy": lambda **kw: ToHierarchy((3, 6, 12), edge_features=ANGLES, **kw),
     "hierarchy, not nested": lambda **kw: ToHierarchy(
         (3, 6, 12), "watershed", nested=False, edge_features=ANGLES, **kw
@@ -72,6 +72,16 @@ def three_by_three(image: Array) -> Array:
     return blocks(image, 3)
 
 
+class Cells:
+    """The same as an object with a parameter."""
+
+    def __init__(self, cells: int) -> None:
+        self.cells = cells
+
+    def __call__(self, image: Array) -> Array:
+        return blocks(image, self.cells)
+
+
 def to_tensor(image: Array) -> Tensor:
     """`[H, W]` or `[H, W, C]` to `[C, H, W]`, its own memory."""
     image = image[..., None] if image.ndim == 2 else image
@@ -82,9 +92,9 @@ def to_tensor(image: Array) -> Tensor:
 def photographs() -> dict[str, Array]:
     """Crops of real photographs: two in colour, one grey."""
     return {
-        "astronaut": data.astronaut()[20:84, 180:260],
-        "coffee": data.coffee()[150:214, 250:346],
-        "coins": data.coins()[20:92, 30:120],
+        "astronaut": data.astronaut()[60:96, 200:244],
+        "coffee": data.coffee()[170:210, 260:310],
+        "coins": data.coins()[30:72, 40:90],
     }
 
 

@@ -28,6 +28,7 @@ Flags = npt.NDArray[np.bool_]
 SORTED_ROOM = 32  # up to here the neighbours held are a sorted list, above it a heap
 SHIFTED_ROOM = 128  # up to here approximate neighbours are inserted by shifting all, above it into a heap
 LEAST_KEY = 1e-290
+HALVINGS = 6
 SCAN = 32  # values compared at once before any is looked at
 STACK = 128  # the stack of a descent holds at most one node per level, and one more
 PARALLEL_BUILD = 16384  # points from which one tree is built by several threads
@@ -531,13 +532,42 @@ def _index(key: float, mask: int) -> int:
 
 
 @kernel
+def _ceiling(up: Floats, n: int, room: int) -> float:
+    """A number above at least `room` of up[:n], and not above many more: those need not be inserted, then shifted out.
+
+    Found by halving the interval of all values; infinity where that does not help.
+    """
+    low = high = up[0]
+    for j in range(n):
+        low = up[j] if up[j] < low else low
+    for j in range(n):
+        high = up[j] if up[j] > high and up[j] < np.inf else high
+    ceiling = np.inf
+    if not high < np.inf:
+        return ceiling
+    for _ in range(HALVINGS):
+        middle = low + (high - low) * np.float32(0.5)
+        count = 0
+        for j in range(n):
+            count += up[j] < middle
+        if count < room:
+            low = middle
+        else:
+            high = middle
+            ceiling = middle
+            if 2 * count < 3 * room + 4:
+                break
+    return ceiling
+
+
+@kernel
 def _least(up: Floats, n: int, room: int, mask: int, held: Floats, spare: Floats, none: Ints) -> None:
     """The least `room` keys of up[:n], sorted, into held.
 
     An insertion without branches: every key held becomes the middle one of it, the one before it and the new one.
     """
     held[:room] = np.inf
-    worst = np.inf
+    worst = _ceiling(up, n, room) if n <= 32 * room else np.inf
     size = 0
     for j in range(0, n, SCAN):
         stop = min(j + SCAN, n)
@@ -563,7 +593,7 @@ def _least(up: Floats, n: int, room: int, mask: int, held: Floats, spare: Floats
             held[0] = held[0] if held[0] < key else key
             for p in range(room - 1):
                 held[p + 1] = spare[p]
-            worst = held[room - 1]
+            worst = min(worst, held[room - 1])
     if room > SHIFTED_ROOM:
         _sort(held, none, room)
 
@@ -774,7 +804,7 @@ def query(forest: Forest, start: Ints, cap: float, loop: bool, edges: Ints, dist
     width = forest.width
     _run(
         lambda a, b: _query(*trees, start, cap, loop, width, a, b, edges, dist),
-        _split(forest.order.size, 512),
+        _split(forest.order.size, 1024),
     )
 
 
@@ -794,7 +824,7 @@ def count(forest: Forest, cap: float, loop: bool, most: int) -> Ints:
     xt, order, span, boxes, _, ptr, offset, depth, width = forest
     _run(
         lambda a, b: _count(xt, order, span, boxes, ptr, offset, depth, cap, loop, most, width, a, b, counts),
-        _split(order.size, 512),
+        _split(order.size, 1024),
     )
     return counts
 
@@ -802,11 +832,11 @@ def count(forest: Forest, cap: float, loop: bool, most: int) -> Ints:
 def centre(x: Floats, ptr: Ints, z: Floats) -> Floats:
     """Fills z [P, D] with x less about the mean of its cloud; returns the squared norms [P], in float64."""
     norm = np.empty(len(x))
-    bounds = np.searchsorted(ptr, _split(len(x), 512)).tolist()
+    bounds = np.searchsorted(ptr, _split(len(x), 4096)).tolist()
     _run(lambda a, b: _centre(x, ptr, a, b, z, norm), bounds)
     return norm
 
 
 def certify(given: Certain, row_ptr: Ints, product: Floats, begin: int) -> None:
     """`_certify` for the rows begin, begin + 1, ... whose products lie at row_ptr."""
-    _run(lambda a, b: _certify(*given, row_ptr, product, begin, a, b), _split(row_ptr.size - 1, 128))
+    _run(lambda a, b: _certify(*given, row_ptr, product, begin, a, b), _split(row_ptr.size - 1, 512))
