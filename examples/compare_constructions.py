@@ -1,6 +1,6 @@
 """Two graphs of one labelled image, compared by hand: what do they cost, and what is the best they allow?
 
-The oracle gives every node its majority class: no classifier of these nodes can score higher.
+The oracle gives every node its majority class: no classifier of these nodes has a higher pixel accuracy.
 
     python -m examples.compare_constructions [--out FOLDER]
 """
@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 from skimage.data import coins
 from skimage.filters import threshold_otsu
@@ -57,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         if graph.num_nodes < 10_000:
             path = out / f"compare_{name.replace(' ', '_').replace(',', '').lower()}.png"
-            plot_purity(graph, image).figure.savefig(path, dpi=120)
+            figure, axis = plt.subplots()
+            plot_purity(graph, image, ax=axis)
+            figure.savefig(path, dpi=120)
     print(f"pictures of purity are in {out}")
 
 

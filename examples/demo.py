@@ -96,7 +96,9 @@ def draw(data: Data, graphs: dict[str, ImageGraph], path: Path) -> None:
     for axis, (name, how) in zip(axes.flat, panels, strict=False):
         graph = graphs[name]
         if how == "mean colours":
-            plot_borders(graph, graph.project(graph.pool(data.image / 255)), ax=axis, linewidth=0.3)
+            painted = graph.project(graph.pool(data.image / 255))
+            assert isinstance(painted, torch.Tensor)  # of a batch it would be a list
+            plot_borders(graph, painted, ax=axis, linewidth=0.3)
         else:
             (plot_borders if how == "borders" else plot_graph)(graph, data.image, ax=axis)
         axis.set_title(f"{name}: {graph.num_nodes} nodes", fontsize=10)

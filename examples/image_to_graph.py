@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 from skimage.data import coffee
 from torch_geometric.data import Batch, Data
@@ -49,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     for name, plot in (("borders", plot_borders), ("graph", plot_graph)):
         path = out / f"image_to_graph_{name}.png"
-        plot(graph, image).figure.savefig(path, dpi=150)
+        figure, axis = plt.subplots()
+        plot(graph, image, ax=axis)
+        figure.savefig(path, dpi=150)
         print(f"written {path}")
 
 

@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 from skimage.data import coins
 from skimage.filters import threshold_otsu
@@ -101,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     (options.out / "train_on_rags.json").write_text(json.dumps(scores))
     with torch.no_grad():
         label = model(test[0].x, test[0].edge_index).argmax(1)
-    plot_labels(test[0], label).figure.savefig(options.out / "train_on_rags.png", dpi=150)
+    figure, axis = plt.subplots()
+    plot_labels(test[0], label, ax=axis, class_names=("background", "coin"))
+    figure.savefig(options.out / "train_on_rags.png", dpi=150)
     print(f"written {options.out / 'train_on_rags.png'}")
 
 

@@ -316,7 +316,7 @@ def _start(
     if gray and _has_image(graph, image):
         luma = ground @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
         ground = np.repeat(0.3 + 0.7 * luma[..., None], 3, axis=2)  # lifted: on black all colours look alike
-    ax.imshow(ground, zorder=0)
+    ax.imshow(np.clip(ground, 0, 1), zorder=0)  # sums of rounded weights may leave [0, 1] by a digit
     ax.set(xlim=(x0 - 0.5, x0 + width - 0.5), ylim=(y0 + height - 0.5, y0 - 0.5), xticks=[], yticks=[])
     ax.set_aspect("equal")
     for spine in ax.spines.values():
@@ -353,7 +353,7 @@ def _ground(graph: ImageGraph, image: Tensor | None) -> np.ndarray:
     else:
         finite = np.isfinite(values)
         values = np.where(finite, values, 0)
-        natural = image.is_floating_point() and image.shape[0] in (1, 3) and values.min() >= 0 and values.max() <= 1
+        natural = image.is_floating_point() and image.shape[0] in (1, 3) and -1e-3 <= values.min() and values.max() <= 1.001
         if not natural:
             values = np.stack([_stretched(v, f) for v, f in zip(values, finite, strict=True)])
     return np.broadcast_to(values.transpose(1, 2, 0), (H, W, 3))

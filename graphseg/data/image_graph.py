@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, Self
@@ -37,7 +38,8 @@ class ImageGraph(Data):
         x: `[N, F]`, node features.
         edge_index: `[2, E]`.
         edge_attr: `[E, D]`, edge features; `edge_weight [E]` may stand beside it.
-        y: `[N]`, the majority class of each node's labelled pixels.
+        y: `[N]`, the majority class of each node's labelled pixels; the `ignore_index` of the transform (-100 if it has
+            none) where no pixel is labelled.
         pos: `[N, 2]`, the centroid of each node.
         **kwargs: the fields below, and any others that `torch_geometric.data.Data` would take.
 
@@ -93,6 +95,12 @@ class ImageGraph(Data):
         """Whether `key` holds one row per edge; never so for the fields of pixels, even where P = E."""
         return self._store.is_edge_attr(key)
 
+    def __repr__(self) -> str:
+        shown = copy.copy(self)
+        shown.__dict__["_store"] = copy.copy(self._store)
+        shown._store.pop("recipe", None)  # long; print(graph.recipe) shows it
+        return super(ImageGraph, shown).__repr__()
+
     @property
     def num_pixels(self) -> int:
         """P, over all images of a batch."""
@@ -100,8 +108,8 @@ class ImageGraph(Data):
 
     @property
     def num_classes(self) -> int:
-        """K, the number of classes that labels were counted for."""
-        return self._label_counts().size(1)
+        """K, the number of classes that labels were counted for; 0 without labels."""
+        return 0 if self.get("label_counts") is None else self.label_counts.size(1)
 
     def project(self, values: Tensor, fill: float = 0.0) -> Tensor | list[Tensor]:
         """Gives every pixel the value of its node: `out[:, p] = values[assignment[p]]`.

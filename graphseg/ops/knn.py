@@ -181,7 +181,7 @@ def _check(x: Tensor, batch: Tensor | None) -> tuple[Tensor, _Clouds]:
     check_shape("x", x, (None, None))
     if x.shape[1] == 0:
         raise ValueError("got shape [*, 0] for x, expected at least one dimension")
-    if x.is_floating_point() and not bool(torch.isfinite(x.detach().sum())):  # one pass; a sum may overflow
+    if not _has_finite_sum(x):  # a sum of finite numbers may overflow
         check_finite("x", x)
     points = x.shape[0]
     if batch is None:
@@ -193,7 +193,7 @@ def _check(x: Tensor, batch: Tensor | None) -> tuple[Tensor, _Clouds]:
         check_same_device(x=x, batch=batch)
         if tuple(batch.shape) != (points,):
             raise ValueError(f"got shape {list(batch.shape)} for batch and {points} points in x, expected [{points}]")
-        if bool((batch[1:] < batch[:-1]).any()):
+        if not _is_sorted(batch):
             at = int((batch[1:] < batch[:-1]).nonzero()[0])
             raise ValueError(f"got batch={int(batch[at + 1])} after {int(batch[at])}, expected sorted ids")
         if points and int(batch[0]) < 0:
@@ -207,8 +207,25 @@ def _starts(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
+# On CPU the next few go through numpy: torch's own threads, once woken, spin for some milliseconds beside ours.
+
+
+def _has_finite_sum(x: Tensor) -> bool:
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return bool(torch.isfinite(x.detach().sum()))
+    with np.errstate(all="ignore"):
+        return math.isfinite(np.sum(x.detach().numpy()))
+
+
+def _is_sorted(batch: Tensor) -> bool:
+    if batch.device.type != "cpu":
+        return bool((batch[1:] >= batch[:-1]).all())
+    ids = batch.numpy()
+    return bool((ids[1:] >= ids[:-1]).all())
+
+
 def _repeat(values: Tensor, counts: Tensor) -> Tensor:
-    """`values.repeat_interleave(counts)`; on CPU without waking torch's threads, which then spin beside ours."""
+    """`values.repeat_interleave(counts)`."""
     if values.device.type != "cpu":
         return values.repeat_interleave(counts)
     return torch.from_numpy(np.repeat(values.numpy(), counts.numpy()))
@@ -224,7 +241,8 @@ def _plant(x: Tensor, clouds: _Clouds) -> Any:
     from graphseg.ops.kernels import knn as kernels
 
     leaf = min(LEAF, LEAF_PER_DIM * x.shape[1])
-    return kernels.plant(x.to(torch.float64).contiguous().numpy(), clouds.ptr.numpy(), leaf, max(leaf, SINGLE_LEAF))
+    rows = (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # numpy has no bfloat16
+    return kernels.plant(np.ascontiguousarray(rows, np.float64), clouds.ptr.numpy(), leaf, max(leaf, SINGLE_LEAF))
 
 
 def _knn_compiled(
@@ -309,7 +327,7 @@ def _knn_products(x: Tensor, clouds: _Clouds, start: Tensor, loop: bool, edges: 
         x.numpy(),
         (norm * (1 + beta)).to(dtype).numpy(),
         (norm * (2 * beta)).to(dtype).numpy(),
-        (z.T.contiguous() if fused else z[:0]).numpy(),
+        np.ascontiguousarray(z.numpy().T if fused else z.numpy()[:0]),
         32 * (dims + 4) * limits.tiny * (1 + math.sqrt(largest)) + 1e-289,  # what underflow may have lost
         _repeat(clouds.ptr[:-1], clouds.sizes).numpy(),
         start.numpy(),

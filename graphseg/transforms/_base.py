@@ -8,6 +8,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,12 @@ def read_input(data: Data) -> ImageInput:
     image = check_tensor("image", data.image)
     if image.dim() != 3 or 0 in image.shape:
         raise ValueError(f"got shape {list(image.shape)} for image, expected [C, H, W] (use image[None] for [H, W])")
+    C, H, W = image.shape
+    if C >= 16 and H >= 16 and W in (3, 4):
+        raise ValueError(
+            f"got shape {list(image.shape)} for image, which looks like [H, W, C]; "
+            "expected [C, H, W] (image.permute(2, 0, 1))"
+        )
     if image.dtype == torch.bool or image.is_complex():
         raise TypeError(f"got dtype {image.dtype} for image, expected uint8, uint16 or floating-point")
     if not image.is_floating_point() and image.dtype not in (torch.uint8, torch.uint16):
@@ -169,7 +176,10 @@ class ImageTransform(BaseTransform):
     def recipe(self) -> dict[str, Any]:
         """What made the graph: the version, this class and its parameters, as JSON values."""
         parameters = {key: _plain(value) for key, value in vars(self).items() if not key.startswith("_")}
-        return {"graphseg": graphseg.__version__, "transform": type(self).__name__, **parameters}
+        versions = {"graphseg": graphseg.__version__}
+        if "superpixels" in parameters:  # another release may cut the image otherwise
+            versions["scikit-image"] = version("scikit-image")
+        return {**versions, "transform": type(self).__name__, **parameters}
 
     def __repr__(self) -> str:
         parameters = [f"{k}={_short(v)}" for k, v in vars(self).items() if not k.startswith("_")]
@@ -217,6 +227,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, functools.partial):
         return {"function": _plain(value.func), "arguments": _plain(value.args), "keywords": _plain(value.keywords)}
     if hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
+        name = f"{value.__module__}.{value.__qualname__}"
+        code = getattr(value, "__code__", None)
+        if "<" not in name or code is None:
+            return name
+        # Lambdas and functions inside functions share a name, but not their code.
+        constants = [c for c in code.co_consts if not hasattr(c, "co_code")]
+        digest = hashlib.sha256(code.co_code + repr((code.co_names, constants)).encode()).hexdigest()
+        return {"function": name, "code": digest[:16]}
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     return {"class": name, **_plain(vars(value))} if hasattr(value, "__dict__") else name  # repr may hold an address
