@@ -15,10 +15,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from skimage.data import coins
-from skimage.filters import threshold_otsu
 from torch_geometric.data import Data
 from torch_geometric.utils import homophily
 
+from examples.overview import coin_instances
 from graphseg.plot import plot_purity
 from graphseg.transforms import ToKNNGraph, ToPixelGrid, ToSuperpixelRAG
 
@@ -39,9 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = parser.parse_args(argv).out
     out.mkdir(parents=True, exist_ok=True)
 
-    photograph = coins()
-    image = torch.from_numpy(photograph)[None]  # [1, 303, 384]
-    mask = torch.from_numpy(photograph > threshold_otsu(photograph)).long()  # coin or background
+    image = torch.from_numpy(coins())[None]  # [1, 303, 384]
+    mask = (coin_instances(image[0]) > 0).long()  # coin or background
     data = Data(image=image, mask=mask, source="coins")
 
     print(f"{'construction':<28} {'nodes':>7} {'edges':>7} {'homophily':>9} {'accuracy':>9} {'mIoU':>6} {'ms':>7}")

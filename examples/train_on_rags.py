@@ -1,7 +1,7 @@
 """PyG layers trained on batches of region adjacency graphs of a real image, judged in pixels on held-out parts.
 
-The image is scikit-image's photograph of coins, cut into tiles; the classes are coin and background (Otsu's threshold
-of the clean photograph), the input is the photograph with noise over it. Plain `torch_geometric.nn` layers do the rest.
+The image is scikit-image's photograph of coins, cut into tiles; the classes are coin and background (a watershed of the
+clean photograph), the input is the photograph with noise over it. Plain `torch_geometric.nn` layers do the rest.
 
     python -m examples.train_on_rags [--out FOLDER] [--quick]
 """
@@ -16,13 +16,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from skimage.data import coins
-from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import SAGEConv
 
+from examples.overview import coin_instances
 from graphseg import ImageGraph
 from graphseg.plot import plot_labels
 from graphseg.transforms import ToSuperpixelRAG
@@ -45,8 +45,9 @@ class Net(nn.Module):
 
 def tiles(noise: float) -> list[Data]:
     """Six parts of the photograph, each with noise and the clean photograph's mask."""
-    clean = torch.from_numpy(coins()).float()[None] / 255  # [1, 303, 384]
-    mask = (clean[0] > threshold_otsu(clean[0].numpy())).long()
+    photograph = torch.from_numpy(coins())
+    clean = photograph[None] / 255  # [1, 303, 384]
+    mask = (coin_instances(photograph) > 0).long()
     image = clean + noise * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     parts = []
     for row, rows in enumerate(torch.arange(303).split(152)):

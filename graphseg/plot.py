@@ -353,8 +353,8 @@ def _ground(graph: ImageGraph, image: Tensor | None) -> np.ndarray:
     else:
         finite = np.isfinite(values)
         values = np.where(finite, values, 0)
-        natural = image.is_floating_point() and image.shape[0] in (1, 3) and -1e-3 <= values.min() and values.max() <= 1.001
-        if not natural:
+        within = values.min() >= -1e-3 and values.max() <= 1.001
+        if not (within and image.is_floating_point() and image.shape[0] in (1, 3)):
             values = np.stack([_stretched(v, f) for v, f in zip(values, finite, strict=True)])
     return np.broadcast_to(values.transpose(1, 2, 0), (H, W, 3))
 
