@@ -34,7 +34,8 @@ lint: $(VENV)/.installed-test
 	$(RUN) -m mypy
 
 bench: $(VENV)/.installed-bench
-	$(RUN) -m benchmarks.converters
+	$(RUN) -m benchmarks.converters --out benchmarks/results/converters.json
+	$(RUN) -m benchmarks.pooling --out benchmarks/results/pooling.json
 
 coverage: $(VENV)/.installed-test
 	$(RUN) -m pytest -n $(WORKERS) --cov

@@ -2,8 +2,7 @@
 
     python -m benchmarks.converters [--out FILE] [--repeats N]
 
-The image is scikit-image's astronaut (512 x 512), its regions SLIC's for 400 segments. kNN has a benchmark of its own
-(`benchmarks.knn`).
+The image is scikit-image's astronaut (512 x 512), its regions SLIC's for 400 segments. kNN is `benchmarks.knn`.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from benchmarks.common import OURS, Row, finish, parse, race
+from benchmarks.knn import neighbours
 from graphseg.ops import boundary_statistics, edge_distance, grid_edges, rag_edges, region_statistics
 from graphseg.transforms import ToPixelGrid, ToSuperpixelRAG
 from graphseg.transforms.features import gradient_magnitude
@@ -75,9 +75,9 @@ def check_equal(name: str, ours: Tensor, theirs: Any) -> None:
 def adjacency(repeats: int) -> list[Row]:
     from skimage.graph import RAG
 
-    image, regions = photograph()
+    _, regions = photograph()
     labels = torch.from_numpy(regions)
-    edge_index, length = rag_edges(labels)
+    edge_index, _ = rag_edges(labels)
     check_equal("torch unique", edge_index, rag_by_unique(labels)[0])
     check_equal("scikit-image", edge_index, np.array(sorted(tuple(sorted(e)) for e in RAG(regions).edges)).T)
     if bioimage is not None:
@@ -228,7 +228,7 @@ def conversions(repeats: int) -> list[Row]:
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(__doc__, argv)
     rows: list[Row] = []
-    for part in (adjacency, boundaries, statistics, grids, conversions):
+    for part in (adjacency, boundaries, statistics, grids, conversions, neighbours):
         rows += part(options.repeats)
     finish(rows, options)
 

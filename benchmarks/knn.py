@@ -1,6 +1,6 @@
 """Nearest neighbours against scipy's cKDTree, batched `cdist` + `topk`, and torch-cluster, on a grid of sizes.
 
-Run: python -m benchmarks.knn [--quick] [--repeats N] [--out FILE]
+    python -m benchmarks.knn [--out FILE] [--repeats N]
 
 The results of every peer are compared with ours first: the distances must be close, neighbour by neighbour.
 torch-cluster and cKDTree get one call per batch and per cloud, as their interfaces ask.
@@ -8,10 +8,8 @@ torch-cluster and cKDTree get one call per batch and per cloud, as their interfa
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from benchmarks.common import OURS, Row, finish, race
+from benchmarks.common import OURS, Row, finish, parse, race
 from graphseg.ops import knn_edges
 
 # clouds, points in each, dimensions, neighbours
@@ -36,24 +34,31 @@ SIZES = [
     (1, 10_000, 64, 8),
     (1, 262_144, 2, 8),
 ]
-QUICK = [(8, 50, 2, 5), (8, 100, 40, 5), (1, 2_000, 5, 5)]
 CDIST_ROWS = 2048  # rows at once in a large cloud
 PAIRS = 5e8  # more pairs than this are too slow, or too large, for brute force on CPU
 TREE_WORK = 2e9  # pairs x dimensions from which a tree in many dimensions takes tens of seconds
 
 
+def as_edges(index: Tensor) -> Tensor:
+    """`edge_index` of neighbours [B, n, k], numbered within their clouds; every contender ends with it."""
+    clouds, n, k = index.shape
+    start = torch.arange(clouds, device=index.device).view(-1, 1, 1) * n
+    centre = torch.arange(clouds * n, device=index.device).repeat_interleave(k)
+    return torch.stack([(index + start).view(-1), centre])
+
+
 def by_cdist(x: Tensor, k: int) -> Tensor:
-    """Distances [B, n, k] to the nearest other points, of x [B, n, D]."""
-    parts = [torch.cdist(rows, x).topk(k + 1, largest=False).values for rows in x.split(CDIST_ROWS, dim=1)]
-    return torch.cat(parts, dim=1)[..., 1:]
+    parts = [torch.cdist(rows, x).topk(k + 1, largest=False).indices for rows in x.split(CDIST_ROWS, dim=1)]
+    return as_edges(torch.cat(parts, dim=1)[..., 1:])
 
 
 def by_scipy(x: Tensor, k: int, workers: int) -> Tensor:
-    return torch.from_numpy(np.stack([cKDTree(c).query(c, k + 1, workers=workers)[0] for c in x.numpy()]))[..., 1:]
+    found = [cKDTree(c).query(c, k + 1, workers=workers)[1] for c in x.numpy()]
+    return as_edges(torch.from_numpy(np.stack(found))[..., 1:])
 
 
 def contenders(x: Tensor, k: int) -> dict[str, Callable[[], Tensor] | str]:
-    """Calls that return the distances [B, n, k], or why there is none. For a clock, the work is the same."""
+    """Calls that return `edge_index`, or why there is none."""
     clouds, n, dims = x.shape
     flat, batch = x.flatten(0, 1), torch.arange(clouds, device=x.device).repeat_interleave(n)
     pairs = clouds * n * n
@@ -83,8 +88,6 @@ def check(x: Tensor, k: int, calls: dict[str, Any]) -> None:
     flat = x.flatten(0, 1).double()
 
     def distances(found: Tensor) -> Tensor:
-        if found.dtype != torch.int64:
-            return found.double()
         lengths = (flat[found[0]] - flat[found[1]]).square().sum(1).sqrt()
         return lengths.view(*x.shape[:2], k).sort(dim=-1).values
 
@@ -94,22 +97,22 @@ def check(x: Tensor, k: int, calls: dict[str, Any]) -> None:
             torch.testing.assert_close(distances(call()), wanted, rtol=1e-3, atol=2e-2)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the benchmark, prints the table, and writes it where `--out` says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write the results as JSON to this file")
-    parser.add_argument("--repeats", type=int, default=9, help="calls of each contender (default 9)")
-    parser.add_argument("--quick", action="store_true", help="small sizes, a moment each")
-    options = parser.parse_args(argv)
+def neighbours(repeats: int, sizes: Sequence[tuple[int, int, int, int]] = tuple(SIZES)) -> list[Row]:
+    """All contenders at every size."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(0)
     rows: list[Row] = []
-    for clouds, n, dims, k in QUICK if options.quick else SIZES:
+    for clouds, n, dims, k in sizes:
         x = torch.randn(clouds, n, dims, generator=generator).to(device)
         calls = contenders(x, k)
         check(x, k, calls)
-        rows += race(f"{clouds} x {n} points x {dims} dimensions, k = {k}", calls, options.repeats, budget=15.0)
-    finish(rows, options)
+        rows += race(f"kNN, {clouds} x {n} points x {dims} dimensions, k = {k}", calls, repeats, budget=15.0)
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(__doc__, argv)
+    finish(neighbours(options.repeats), options)
 
 
 if __name__ == "__main__":

@@ -51,15 +51,16 @@ def _pairs(labels, offsets, strength):
                 zz, yy = z + offsets[k, 0], y + offsets[k, 1]
                 if zz < 0 or zz >= D or yy < 0 or yy >= H:
                     continue
-                here, there = labels[z, y], labels[zz, yy]
-                for x in range(max(0, -dx), min(W, W - dx)):
-                    a, b = here[x], there[x + dx]
+                x, stop = max(0, -dx), min(W, W - dx)
+                # Zipped slices, not indices: numba then checks no index for being negative.
+                for a, b in zip(labels[z, y, x:stop], labels[zz, yy, x + dx : stop + dx]):
                     if a != b and a >= 0 and b >= 0:
                         lower[M] = min(a, b)
                         upper[M] = max(a, b)
                         if with_strength:
                             value[M] = 0.5 * (strength[z, y, x] + strength[zz, yy, x + dx])
                         M += 1
+                    x += 1
     return lower[:M], upper[:M], value[:M]
 
 

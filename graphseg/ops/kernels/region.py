@@ -97,23 +97,21 @@ def region_values(runs, image, num_regions):
     for r in range(runs.shape[0]):
         z, y, begin, end, a = runs[r, 0], runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
         for c in range(C):
-            row = image[c, z, y]
-            entry = table[a, c]
             if area[a] == 0:
-                entry[0] = entry[3] = entry[4] = row[begin]
-            base, low, high = entry[0], entry[3], entry[4]
+                table[a, c, 0] = table[a, c, 3] = table[a, c, 4] = image[c, z, y, begin]
+            base, low, high = table[a, c, 0], table[a, c, 3], table[a, c, 4]
             s, q = 0.0, 0.0
-            for x in range(begin, end):
-                v = float(row[x])
+            for value in image[c, z, y, begin:end]:
+                v = float(value)
                 low = min(low, v)
                 high = max(high, v)
                 d = v - base
                 s += d
                 q += d * d
-            entry[1] += s
-            entry[2] += q
-            entry[3] = low
-            entry[4] = high
+            table[a, c, 1] += s
+            table[a, c, 2] += q
+            table[a, c, 3] = low
+            table[a, c, 4] = high
         area[a] += end - begin
     mean = np.empty((N, C), np.float64)
     std = np.empty((N, C), np.float64)
@@ -136,20 +134,18 @@ def region_integer_values(runs, image, num_regions):
         z, y, begin, end, a = runs[r, 0], runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
         area[a] += end - begin
         for c in range(C):
-            row = image[c, z, y]
-            entry = table[a, c]
             s, q = np.int64(0), np.int64(0)
-            low, high = entry[2], entry[3]
-            for x in range(begin, end):
-                v = np.int64(row[x])
+            low, high = table[a, c, 2], table[a, c, 3]
+            for value in image[c, z, y, begin:end]:
+                v = np.int64(value)
                 low = min(low, v)
                 high = max(high, v)
                 s += v
                 q += v * v
-            entry[0] += s
-            entry[1] += q
-            entry[2] = low
-            entry[3] = high
+            table[a, c, 0] += s
+            table[a, c, 1] += q
+            table[a, c, 2] = low
+            table[a, c, 3] = high
     mean = np.empty((N, C), np.float64)
     std = np.empty((N, C), np.float64)
     for a in range(N):
