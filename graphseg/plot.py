@@ -7,6 +7,7 @@ Every function draws on the given matplotlib `Axes`, or on a new figure of one, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -275,7 +276,7 @@ def plot_purity(
 
 def _check_single(graph: ImageGraph) -> None:
     try:
-        import matplotlib  # noqa: F401
+        import_module("matplotlib")
     except ImportError as error:
         raise ImportError('graphseg.plot needs matplotlib: pip install "graphseg[viz]"') from error
     if not isinstance(graph, ImageGraph):

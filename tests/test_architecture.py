@@ -182,9 +182,7 @@ _HOSTS = "|".join(
         ("npmjs", "(?:org|com)"),
     ]
 )
-LOCAL = re.compile(
-    rf"(?<![\w.)}}\]/-])/(?:{_FOLDERS})(?=[/\s\"'`):;,]|$)|\b[A-Z]:\\Users|{_HOSTS}", re.MULTILINE
-)
+LOCAL = re.compile(rf"(?<![\w.)}}\]/-])/(?:{_FOLDERS})(?=[/\s\"'`):;,]|$)|\b[A-Z]:\\Users|{_HOSTS}", re.MULTILINE)
 
 
 def local_names(text: str) -> list[str]:
@@ -330,9 +328,7 @@ def test_imports_have_no_circles() -> None:
 
 
 def test_root_imports_nothing_of_its_own_eagerly() -> None:
-    eager = [
-        node for node in ast.parse(SOURCES["graphseg"]).body if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
+    eager = [node for node in ast.parse(SOURCES["graphseg"]).body if isinstance(node, ast.Import | ast.ImportFrom)]
     assert {getattr(node, "module", None) for node in eager} <= {"__future__", "typing"}
 
 
