@@ -229,11 +229,23 @@ def _pool_hard(x: Tensor, ids: Tensor, n: int, reduce: str, skip: bool) -> Tenso
 
 
 def _sequential_sum(x: Tensor, ids: Tensor, n: int) -> Tensor:
-    """out[i] = sum of x[e] over ids[e] = i, in the order of e on a CPU. x [E, C] to [N, C]."""
-    # Channels-first pixels are added along their own rows: 2-3x faster than striding through them.
-    if x.size(1) > 1 and x.stride(0) == 1:
-        return x.new_zeros(x.size(1), n).index_add_(1, ids, x.t()).t().contiguous()
-    return x.new_zeros(n, x.size(1)).index_add_(0, ids, x)
+    """out[i] = sum of x[e] over ids[e] = i, in the order of e on a CPU. x [E, C] to [N, C].
+
+    Floating-point sums run in float64 and are rounded once: in float32 the mean of a region of 300,000 equal pixels
+    would be off in the fourth digit.
+    """
+    if x.dtype not in (torch.float32, torch.float64) or x.device.type != "cpu":
+        return x.new_zeros(n, x.size(1)).index_add_(0, ids, x)
+    from graphseg.ops.kernels.pooling import sum_columns, sum_rows
+
+    x, ids = x.detach(), ids.contiguous()
+    if x.size(1) > 1 and x.stride(0) == 1:  # channels-first: along the channels' own rows, not across them
+        total = torch.zeros(x.size(1), n, dtype=torch.float64)
+        sum_columns(x.t().contiguous().numpy(), ids.numpy(), total.numpy())
+        return total.t().to(x.dtype, memory_format=torch.contiguous_format)
+    total = torch.zeros(n, x.size(1), dtype=torch.float64)
+    sum_rows(x.contiguous().numpy(), ids.numpy(), total.numpy())
+    return total.to(x.dtype)
 
 
 def _sorted_sum(x: Tensor, ids: Tensor, n: int) -> Tensor:

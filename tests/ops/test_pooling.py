@@ -211,21 +211,30 @@ def test_sparse_products_do_not_depend_on_the_number_of_threads():
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
 
 
+def test_the_mean_of_a_large_constant_region_is_that_constant():
+    x = torch.full((300_000, 2), 0.1)
+    assert torch.equal(pool(x, torch.zeros(300_000, dtype=torch.int64), 1), x[:1])
+
+
+PATHS = {pooling._sequential_sum: np.float64, pooling._sorted_sum: np.float32}
+
+
 @pytest.mark.parametrize("channels", [1, 3, 64])
 def test_sums_run_in_pixel_order(channels):
-    # To the bit, in float32, whatever the path: rows, channels-first, sorted, one thread or two.
+    # To the bit, rows and channels-first, one thread or two: in float64 on a CPU, in float32 where pixels are sorted.
     x = torch.randn(5000, channels)
     a = torch.randint(0, 9, (5000,))
-    expected = np.zeros((9, channels), np.float32)
-    np.add.at(expected, a.numpy(), x.numpy())
+    expected = {path: np.zeros((9, channels), dtype) for path, dtype in PATHS.items()}
+    for sums in expected.values():
+        np.add.at(sums, a.numpy(), x.numpy())
     strided = x.t().contiguous().t()
     threads = torch.get_num_threads()
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            for path in (pooling._sequential_sum, pooling._sorted_sum):
-                assert np.array_equal(path(x, a, 9).numpy(), expected)
-                assert np.array_equal(path(strided, a, 9).numpy(), expected)
+            for path, sums in expected.items():
+                assert np.array_equal(path(x, a, 9).numpy(), sums.astype(np.float32))
+                assert np.array_equal(path(strided, a, 9).numpy(), sums.astype(np.float32))
     finally:
         torch.set_num_threads(threads)
 
