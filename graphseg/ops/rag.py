@@ -111,9 +111,25 @@ def edge_distance(values: Tensor, edge_index: Tensor) -> Tensor:
     Args:
         values: `[N, C]` node values.
         edge_index: `[2, E]`.
+
+    Raises:
+        ValueError: for a wrong shape, or ids outside [0, N).
     """
-    difference = values.to(torch.float64)[edge_index[0]] - values.to(torch.float64)[edge_index[1]]  # [E, C]
-    square = difference.square().sum(1)
+    check_shape("values", check_tensor("values", values), (None, None))
+    check_shape("edge_index", check_tensor("edge_index", edge_index), (2, None))
+    if edge_index.numel():
+        low, high = (int(bound) for bound in torch.aminmax(edge_index))
+        if low < 0 or high >= values.shape[0]:
+            raise ValueError(f"got ids from {low} to {high} in edge_index, expected ids of {values.shape[0]} nodes")
+    values = values.to(torch.float64)
+    if values.device.type == "cpu" and not values.requires_grad:
+        from graphseg.ops.kernels.rag import edge_lengths
+
+        source, target = edge_index.contiguous().numpy()
+        length = torch.empty(edge_index.shape[1], dtype=torch.float64)
+        edge_lengths(values.contiguous().numpy(), source, target, length.numpy())
+        return length
+    square = (values[edge_index[0]] - values[edge_index[1]]).square().sum(1)
     apart = square > 0
     return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)  # sqrt never sees 0: its slope is infinite
 

@@ -649,3 +649,16 @@ def test_stack_numbers_nodes_across_the_batch():
     stack = LabelStack(torch.tensor([[[[0, -1]]], [[[1, 0]]], [[[-1, -1]]]]), [1, 2, 0], 2)
     assert stack.starts == [0, 1, 3, 3] and stack.num_nodes == 3
     assert stack.node_labels().flatten().tolist() == [0, -1, 2, 1, -1, -1]
+
+
+def test_edge_distance_refuses_ids_of_no_node():
+    for edge_index in (torch.tensor([[0], [2]]), torch.tensor([[-1], [0]])):
+        with pytest.raises(ValueError, match="in edge_index, expected ids of 2 nodes"):
+            edge_distance(torch.zeros(2, 3), edge_index)
+
+
+def test_edge_distance_with_and_without_gradient_agree():
+    values = torch.randn(50, 7)
+    edge_index = torch.randint(0, 50, (2, 400))
+    tensor_form = edge_distance(values.clone().requires_grad_(), edge_index)
+    torch.testing.assert_close(edge_distance(values, edge_index), tensor_form.detach(), rtol=1e-14, atol=0)

@@ -157,3 +157,16 @@ def region_adjacency(labels, num_regions, offsets, strength, quantiles):
             E += 1
     e = min(E, S)
     return first[:E].copy(), second[:E].copy(), length[:E].copy(), mean[:e].copy(), std[:e].copy(), quantile[:e].copy()
+
+
+@njit(nogil=True, cache=True)
+def edge_lengths(values, source, target, length):
+    """length[e] = |values[source[e]] - values[target[e]]|, of `values [N, C]`."""
+    C = values.shape[1]
+    for e in range(source.size):
+        i, j = source[e], target[e]
+        square = 0.0
+        for c in range(C):
+            d = values[i, c] - values[j, c]
+            square += d * d
+        length[e] = np.sqrt(square)
