@@ -48,7 +48,7 @@ def photograph() -> Data:
 @pytest.fixture(scope="module")
 def graph() -> ImageGraph:
     """Superpixels of the crop that kept its pixels."""
-    return ToSuperpixelRAG(30, num_classes=3, keep_pixels=True)(photograph())
+    return ToSuperpixelRAG(30, num_classes=3, ignore_index=255, keep_pixels=True)(photograph())
 
 
 def projected(graph: ImageGraph, values: torch.Tensor, fill: float = -1) -> np.ndarray:
@@ -247,12 +247,12 @@ def test_nodes_without_pixels_are_left_out() -> None:
 def test_graphs_without_edges_or_nodes() -> None:
     data = photograph()
     data.instances = torch.zeros_like(data.mask)
-    none = ToInstanceGraph(num_classes=3)(data)
+    none = ToInstanceGraph(num_classes=3, ignore_index=255)(data)
     for plot in EVERY:
         ax = plot(none)
         ax.figure.canvas.draw()
     data.instances[:9, :9] = 1
-    one = ToInstanceGraph(num_classes=3)(data)
+    one = ToInstanceGraph(num_classes=3, ignore_index=255)(data)
     for plot in EVERY:
         ax = plot(one)
         ax.figure.canvas.draw()
@@ -268,8 +268,8 @@ def test_graphs_without_edges_or_nodes() -> None:
 def test_labels_have_the_colours_of_their_classes(graph: ImageGraph) -> None:
     drawn = overlay(plot_labels(graph))
     label = projected(graph, graph.y)
-    assert {0, 1, 2, 255, -1} >= set(np.unique(label)) >= {0, 1, 255, -1}
-    gray = drawn[label == 255][0, :3]
+    assert {0, 1, 2, -100, -1} >= set(np.unique(label)) >= {0, 1, -100, -1}
+    gray = drawn[label == -100][0, :3]
     assert len(np.unique(gray)) == 1  # a grey
     for k in (0, 1):
         expected = np.array([*to_rgb(PALETTE[k]), 0.6], dtype=np.float32)
@@ -292,7 +292,7 @@ def test_predictions_palettes_and_plain_ground() -> None:
 def test_legend_names_the_classes_that_occur(graph: ImageGraph) -> None:
     names = ["dark", "red", "bright"]
     legend: Any = plot_labels(graph, class_names=names).get_legend()
-    present = [names[k] for k in sorted(set(graph.y.tolist()) - {255})]
+    present = [names[k] for k in sorted(set(graph.y.tolist()) - {-100})]
     assert [text.get_text() for text in legend.get_texts()] == [*present, "no label"]
     assert plot_labels(graph).get_legend() is None
 

@@ -38,8 +38,8 @@ class ImageGraph(Data):
         x: `[N, F]`, node features.
         edge_index: `[2, E]`.
         edge_attr: `[E, D]`, edge features; `edge_weight [E]` may stand beside it.
-        y: `[N]`, the majority class of each node's labelled pixels; the `ignore_index` of the transform (-100 if it has
-            none) where no pixel is labelled.
+        y: `[N]`, the majority class of each node's labelled pixels; where there are none -100, which torch's losses
+            leave out.
         pos: `[N, 2]`, the centroid of each node.
         **kwargs: the fields below, and any others that `torch_geometric.data.Data` would take.
 
@@ -196,12 +196,14 @@ class ImageGraph(Data):
     def _label_counts(self) -> Tensor:
         if self.get("label_counts") is None:
             raise ValueError("got a graph without label_counts, expected one made from an image with a mask")
-        return self.label_counts.to(torch.int64)
+        return self.label_counts
 
     def subgraph(self, subset: Tensor) -> Self:
         """The graph of the nodes in `subset` (bool `[N]` or ids); pixels of the others belong to no node afterwards."""
         N = self.num_nodes
         ids = subset.nonzero().squeeze(1) if subset.dtype == torch.bool else subset.to(torch.int64)
+        if ids.unique().numel() != ids.numel():
+            raise ValueError("got the same node twice in subset, expected each once: a pixel has one node")
         renumbered = ids.new_full((N,), -1)
         renumbered[ids] = torch.arange(ids.numel(), device=ids.device)
         graph = super().subgraph(subset if subset.dtype == torch.bool else ids)
@@ -294,9 +296,9 @@ class ImageGraph(Data):
 def oracle_scores(counts: Tensor) -> dict[str, float]:
     """Pixel accuracy and mean IoU when every node of `label_counts [N, K]` takes its majority class."""
     K = counts.size(1)
-    confusion = counts.new_zeros(K, K)  # [predicted, true]
-    if counts.size(0):
-        confusion.index_add_(0, counts.argmax(1), counts)
+    confusion = counts.new_zeros(K, K, dtype=torch.int64)  # [predicted, true]
+    for part in counts.split(1 << 16) if counts.size(0) else ():  # pixels as nodes are many, and counted in bytes
+        confusion.index_add_(0, part.argmax(1), part.to(torch.int64))
     correct = confusion.diagonal()
     true = confusion.sum(0)
     union = true + confusion.sum(1) - correct

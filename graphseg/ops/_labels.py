@@ -70,14 +70,7 @@ def _count_regions(stack: Tensor, forbidden: int) -> list[int]:
     """The number of regions in each image; labels of `forbidden` and less are an error."""
     if stack.numel() == 0:
         return [0] * stack.shape[0]
-    flat = stack.view(stack.shape[0], -1)  # [B, P]
-    if flat.device.type == "cpu":
-        from graphseg.ops.kernels.rag import count_regions
-        from graphseg.ops.kernels.threads import map_threads
-
-        found = map_threads(count_regions, list(flat.numpy()))
-    else:
-        found = _count_regions_tensor(flat)
+    found = _counted(stack.view(stack.shape[0], -1))
     for b, (count, missing, lowest) in enumerate(found):
         if lowest <= forbidden:
             raise ValueError(
@@ -89,6 +82,21 @@ def _count_regions(stack: Tensor, forbidden: int) -> list[int]:
                 "expected ids consecutive from 0 in each image (relabel makes them so)"
             )
     return [int(count) for count, _, _ in found]
+
+
+def are_consecutive(flat: Tensor) -> bool:
+    """Whether the labels of every image of `[B, P]` run from 0 without gaps."""
+    return all(missing < 0 <= lowest for _, missing, lowest in _counted(flat))
+
+
+def _counted(flat: Tensor) -> list[tuple[int, int, int]]:
+    """Of each image of `[B, P]`: number of regions, first id that is missing or -1, smallest label if under 0."""
+    if flat.device.type != "cpu":
+        return _count_regions_tensor(flat)
+    from graphseg.ops.kernels.rag import count_regions
+    from graphseg.ops.kernels.threads import map_threads
+
+    return map_threads(count_regions, list(flat.contiguous().numpy()))
 
 
 def _count_regions_tensor(flat: Tensor) -> list[tuple[int, int, int]]:

@@ -20,21 +20,22 @@ from graphseg._checks import (
     check_shape,
     check_tensor,
 )
-from graphseg.ops._labels import LabelStack, stack_labels
+from graphseg.ops._angle import angle
+from graphseg.ops._labels import LabelStack, are_consecutive, stack_labels
 from graphseg.ops.grid import connectivity_offsets
 
 __all__ = ["boundary_statistics", "edge_angle", "edge_distance", "rag_edges", "relabel"]
 
 
 def rag_edges(
-    labels: Tensor, connectivity: int = 4, *, volume: bool = False, valid: Tensor | None = None
+    labels: Tensor, connectivity: int | None = None, *, volume: bool = False, valid: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The exact region adjacency graph of label maps.
 
     Args:
         labels: `[H, W]`, `[B, H, W]`, or with `volume` `[D, H, W]`, `[B, D, H, W]`; integers, consecutive from 0 in
             each image (`relabel` makes them so).
-        connectivity: 4 or 8; with `volume` 6, 18 or 26.
+        connectivity: 4 (default) or 8; with `volume` 6 (default), 18 or 26.
         volume: whether the map is three-dimensional.
         valid: bool, as `labels`: False where a pixel belongs to no region; its label is not read.
 
@@ -57,7 +58,7 @@ def boundary_statistics(
     color: Tensor | None = None,
     centroid: Tensor | None = None,
     percentiles: Sequence[float] = (10.0, 50.0, 90.0),
-    connectivity: int = 4,
+    connectivity: int | None = None,
     volume: bool = False,
     valid: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -68,7 +69,8 @@ def boundary_statistics(
 
     Args:
         labels, connectivity, volume, valid: as for `rag_edges`.
-        boundary: strength per pixel, shaped as `labels` (a gradient magnitude, a boundary probability).
+        boundary: strength per pixel, shaped as `labels` (a gradient magnitude, a boundary probability); no gradient
+            flows back to it, as it does to `color` and `centroid`.
         color: `[N, C]` node values, for `color_distance` (the mean of `region_statistics`).
         centroid: `[N, 2]` (x, y) or `[N, 3]` (x, y, z), for `centroid_distance` and (2-D) `centroid_angle`.
         percentiles: in [0, 100], of the strength; linear between order statistics, as numpy has it.
@@ -95,6 +97,8 @@ def boundary_statistics(
     for name, values, columns in (("color", color, None), ("centroid", centroid, stack.ndim)):
         if values is not None:
             check_shape(name, check_tensor(name, values), (stack.num_nodes, columns))
+            check_finite(name, values.detach())
+            check_same_device(labels=labels, **{name: values})
     found = _adjacency(stack, connectivity, boundary, [p / 100 for p in percentiles])
     if color is not None:
         found["color_distance"] = edge_distance(color, found["edge_index"])
@@ -130,7 +134,7 @@ def edge_distance(values: Tensor, edge_index: Tensor) -> Tensor:
         edge_lengths(values.contiguous().numpy(), source, target, length.numpy())
         return length
     square = (values[edge_index[0]] - values[edge_index[1]]).square().sum(1)
-    apart = square > 0
+    apart = square != 0  # NaN is, and stays NaN
     return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)  # sqrt never sees 0: its slope is infinite
 
 
@@ -144,8 +148,8 @@ def edge_angle(pos: Tensor, edge_index: Tensor) -> Tensor:
         edge_index: `[2, E]`.
     """
     step = pos.to(torch.float64)[edge_index[1]] - pos.to(torch.float64)[edge_index[0]]  # [E, 2]
-    angle = torch.atan2(step[:, 1], step[:, 0])
-    return torch.where(angle <= -torch.pi, torch.pi, angle)  # -0.0 in y would give -pi
+    found = angle(step[:, 1], step[:, 0])
+    return torch.where(found <= -torch.pi, torch.pi, found)  # -0.0 in y would give -pi
 
 
 def relabel(labels: Tensor, *, volume: bool = False) -> Tensor:
@@ -170,6 +174,8 @@ def relabel(labels: Tensor, *, volume: bool = False) -> Tensor:
     if labels.numel() == 0:
         return labels.to(torch.int64)
     flat = labels.to(torch.int64).reshape(B, -1)  # [B, P]
+    if are_consecutive(flat):
+        return labels.to(torch.int64, copy=True)
     low = int(flat.min())
     L = int(flat.max()) - low + 1
     image = torch.arange(B, device=labels.device).view(-1, 1)
@@ -184,9 +190,11 @@ def relabel(labels: Tensor, *, volume: bool = False) -> Tensor:
 
 
 def _adjacency(
-    stack: LabelStack, connectivity: int, boundary: Tensor | None, quantiles: Sequence[float]
+    stack: LabelStack, connectivity: int | None, boundary: Tensor | None, quantiles: Sequence[float]
 ) -> dict[str, Tensor]:
-    check_choice("connectivity", connectivity, (4, 8) if stack.ndim == 2 else (6, 18, 26))
+    choices = (4, 8) if stack.ndim == 2 else (6, 18, 26)
+    connectivity = choices[0] if connectivity is None else connectivity
+    check_choice("connectivity", connectivity, choices)
     offsets = [(0,) * (3 - stack.ndim) + o for o in connectivity_offsets(connectivity)]
     table = torch.tensor(offsets, dtype=torch.int64)  # [K, 3]
     levels = torch.tensor(quantiles, dtype=torch.float64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from graphseg._checks import (
     check_shape,
     check_tensor,
 )
+from graphseg.ops._angle import angle
 from graphseg.ops._labels import LabelStack, stack_labels
 from graphseg.ops.pooling import pool
 
@@ -115,6 +117,8 @@ def _wanted(
         possible.append("label_counts")
     if statistics is None:
         return possible
+    if isinstance(statistics, str):
+        raise TypeError(f"got the string {statistics!r} for statistics, expected a sequence of names")
     for name in statistics:
         check_choice("statistic", name, (*SHAPE, *PLANAR, *VALUES, "label_counts"))
         if name not in possible:
@@ -127,7 +131,8 @@ def _wanted(
 
 def _per_axis(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
     """Spacing as (y, x) or (z, y, x)."""
-    steps = (float(spacing),) * ndim if isinstance(spacing, int | float) else tuple(float(s) for s in spacing)
+    given: Any = spacing  # numpy's numbers count too
+    steps = (float(given),) * ndim if isinstance(given, Real) else tuple(float(s) for s in given)
     if len(steps) != ndim or not all(0 < s < math.inf for s in steps):
         raise ValueError(f"got spacing {spacing}, expected one positive number or {ndim}")
     return steps
@@ -230,11 +235,11 @@ def _ellipse(moments: Tensor, area: Tensor, step: Tensor) -> dict[str, Tensor]:
     xx, xy, yy = (variance[:, :3] * torch.stack([x * x, x * y, y * y])).unbind(1)
     middle, half = (xx + yy) / 2, (((xx - yy) / 2).square() + xy.square()).sqrt()
     large, small = middle + half, (middle - half).clamp(min=0)
-    angle = 0.5 * torch.atan2(2 * xy, yy - xx)
+    half_angle = 0.5 * angle(2 * xy, yy - xx)
     round_or_falling = (xx == yy) & (xy <= 0)  # atan2(0, 0) is 0; scikit-image has -pi/4 here
     return {
         "axis_lengths": 4 * torch.stack([large, small], 1).sqrt(),
-        "orientation": torch.where(round_or_falling, -math.pi / 4, angle),
+        "orientation": torch.where(round_or_falling, -math.pi / 4, half_angle),
         "eccentricity": (1 - small / torch.where(large > 0, large, 1.0)).sqrt().where(large > 0, 0.0),
     }
 
@@ -346,7 +351,7 @@ def _value_range(dtype: torch.dtype) -> tuple[float, float]:
 
 
 def _for_kernel(image: Tensor) -> list[Any]:
-    """Arrays of one of four dtypes, so that no more kernels are compiled than that; none loses a digit."""
+    """Arrays of one of four dtypes, so that no more kernels are compiled; only integers beyond 2^53 lose digits."""
     if image.dtype in (torch.float16, torch.bfloat16, torch.int8, torch.int16):
         image = image.to(torch.float32)
     elif image.dtype not in (torch.uint8, torch.uint16, torch.float32):

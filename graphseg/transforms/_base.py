@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from torch_geometric.transforms import BaseTransform
 import graphseg
 from graphseg._checks import check_finite, check_integer, check_positive_int, check_shape, check_tensor
 from graphseg.data.image_graph import ImageGraph
+
+UNLABELLED = -100  # `y` of a node without labelled pixels: what torch's losses leave out by default
 
 # What a transform reads from its input. Everything else on it is passed on to the graph.
 INPUT_FIELDS = ("image", "mask", "valid", "segments", "instances", "boundary", "source")
@@ -94,6 +97,8 @@ def read_input(data: Data) -> ImageInput:
             value = value.to(image.device)
             if name == "valid" and value.dtype != torch.bool:
                 raise TypeError(f"got dtype {value.dtype} for valid, expected torch.bool")
+            if name == "mask" and value.dtype == torch.bool:
+                value = value.to(torch.int64)
             if name in ("mask", "segments", "instances"):
                 check_integer(name, value)
                 value = value.to(torch.int64)
@@ -111,7 +116,7 @@ class ImageTransform(BaseTransform):
 
     The input's fields:
         image: `[C, H, W]`, uint8, uint16 (both scaled to [0, 1]) or floating-point (as it is), any C.
-        mask: `[H, W]` integers, optional: the class of each pixel.
+        mask: `[H, W]` integers or bool, optional: the class of each pixel.
         valid: `[H, W]` bool, optional: False for pixels to leave out (nodata).
         segments, instances, boundary: `[H, W]`, optional, read by the transforms that say so.
         source: str, optional, the image's name.
@@ -178,7 +183,7 @@ class ImageTransform(BaseTransform):
         parameters = {key: _plain(value) for key, value in vars(self).items() if not key.startswith("_")}
         versions = {"graphseg": graphseg.__version__}
         if "superpixels" in parameters:  # another release may cut the image otherwise
-            versions["scikit-image"] = version("scikit-image")
+            versions["scikit-image"] = _version("scikit-image")
         return {**versions, "transform": type(self).__name__, **parameters}
 
     def __repr__(self) -> str:
@@ -194,17 +199,30 @@ class ImageTransform(BaseTransform):
         if low < 0 or high >= K:
             raise ValueError(
                 f"got label {low if low < 0 else high} in mask, expected 0 to {K - 1}"
-                + ("" if self.ignore_index is None else f", or ignore_index={self.ignore_index}")
+                + (
+                    f", or ignore_index={self.ignore_index}"
+                    if self.ignore_index is not None
+                    else "; is it ignore_index?"
+                )
             )
+        graph.pixel_y = target
         N = graph.num_nodes
+        if self._over_pixels:
+            counts = torch.zeros(N, K, dtype=torch.uint8, device=target.device)
+            graph.label_counts = counts.scatter_(1, labels[:, None], counted[:, None].to(torch.uint8))
+            graph.y = target.where(counted, UNLABELLED)
+            return
         levels = graph.get("scale_assignment")
         columns = graph.assignment[:, None] if levels is None else levels  # [P, L]: a pixel counts at every level
         slots = (columns * K + labels[:, None]).where(counted[:, None], N * K).view(-1)
         counts = torch.bincount(slots, minlength=N * K + 1)[:-1].view(N, K)
-        unlabelled = -100 if self.ignore_index is None else self.ignore_index
-        graph.label_counts = counts.to(torch.uint8) if self._over_pixels else counts
-        graph.y = counts.argmax(1).where(counts.sum(1) > 0, unlabelled) if N else counts.new_zeros(0)
-        graph.pixel_y = target
+        graph.label_counts = counts
+        graph.y = counts.argmax(1).where(counts.sum(1) > 0, UNLABELLED) if N else counts.new_zeros(0)
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return version(package)
 
 
 def _short(value: Any) -> str:
@@ -231,9 +249,15 @@ def _plain(value: Any) -> Any:
         code = getattr(value, "__code__", None)
         if "<" not in name or code is None:
             return name
-        # Lambdas and functions inside functions share a name, but not their code.
-        constants = [c for c in code.co_consts if not hasattr(c, "co_code")]
-        digest = hashlib.sha256(code.co_code + repr((code.co_names, constants)).encode()).hexdigest()
-        return {"function": name, "code": digest[:16]}
+        # Lambdas and functions inside functions share a name, but not their code and what they hold.
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        held += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        return {"function": name, "code": _code_digest(code), "holds": _plain(held)}
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     return {"class": name, **_plain(vars(value))} if hasattr(value, "__dict__") else name  # repr may hold an address
+
+
+def _code_digest(code: CodeType) -> str:
+    """A hash of the instructions, names and constants of a function, of the functions inside it too."""
+    constants = [_code_digest(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return hashlib.sha256(code.co_code + repr((code.co_names, constants)).encode()).hexdigest()[:16]

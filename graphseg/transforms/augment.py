@@ -29,6 +29,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from graphseg._checks import check_integer, check_positive_int, check_shape, check_tensor
+from graphseg.ops.rag import relabel
 
 __all__ = ["ColorJitter", "RandomImageCrop", "RandomImageFlip", "RandomImageScale", "RandomQuarterTurn"]
 
@@ -292,6 +293,8 @@ class ColorJitter(_Augmentation):
 
 
 def _check_data(data: Data) -> None:
+    if not isinstance(data, Data):
+        raise TypeError(f"got {type(data).__name__}, expected Data(image=[C, H, W])")
     if data.get("image") is None:
         raise ValueError(f"got Data with {sorted(data.keys())}, expected a field image [C, H, W]")
     image = check_tensor("image", data.image)
@@ -370,8 +373,7 @@ def _relabel_segments(data: Data) -> Data:
     """Numbers the segments that are left from 0, in the order of their old ids."""
     segments = data.get("segments")
     if segments is not None:
-        ids = torch.unique(segments.long(), return_inverse=True)[1]
-        data.segments = ids.to(segments.dtype)
+        data.segments = relabel(segments).to(segments.dtype)
     return data
 
 

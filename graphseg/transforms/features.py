@@ -83,6 +83,10 @@ def region_nodes(
 ) -> dict[str, Tensor]:
     """`x`, `pos` and `color` (mean values, [N, C]) of the regions of one image."""
     H, W = inputs.size
+    if "histogram" in features and inputs.image.is_floating_point():
+        low, high = (float(bound) for bound in torch.aminmax(inputs.image.detach()))
+        if low < 0 or high > 1:
+            raise ValueError(f"got values from {low:g} to {high:g} in image, expected [0, 1] for the histogram feature")
     wanted = {*features, "mean", "centroid"} | ({"area"} if "histogram" in features else set())
     found = region_statistics(labels, inputs.image, statistics=sorted(wanted), valid=valid)
     pos, color = found["centroid"], found["mean"] * inputs.scale

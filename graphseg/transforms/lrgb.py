@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from graphseg._checks import check_positive_int
 from graphseg.data.image_graph import ImageGraph
 from graphseg.transforms._base import ImageInput
+from graphseg.transforms.superpixels import cut
 from graphseg.transforms.to_superpixel_rag import ToSuperpixelRAG
 
 __all__ = ["ToPascalVOCSP"]
@@ -54,7 +56,6 @@ class ToPascalVOCSP(ToSuperpixelRAG):
     ) -> None:
         check_positive_int("max_segments", max_segments)
         super().__init__(
-            superpixels=self._at_most,
             node_features=("mean", "std", "max", "min"),
             edge_features=("boundary_mean", "length"),
             connectivity=8,
@@ -71,6 +72,10 @@ class ToPascalVOCSP(ToSuperpixelRAG):
         graph = super().convert(inputs)
         graph.x = torch.cat([graph.x, graph.pos.flip(1)], 1)
         return graph
+
+    def cut(self, inputs: ImageInput) -> Tensor:
+        """At most `max_segments` superpixels."""
+        return cut(inputs, self._at_most, None, {})
 
     def _at_most(self, image: np.ndarray) -> np.ndarray:
         from skimage.segmentation import slic

@@ -88,8 +88,9 @@ def relabel_valid(labels: Tensor, valid: Tensor | None) -> Tensor:
 def _slic(image: np.ndarray, num_segments: int, valid: np.ndarray | None, parameters: dict[str, Any]) -> np.ndarray:
     from skimage.segmentation import slic
 
-    # The compactness of 10 is meant for Lab colours, which scikit-image makes of three channels only.
-    compactness = {"compactness": 10.0 if image.shape[2] == 3 else 0.1}
+    # The compactness of 10 is meant for Lab colours, which scikit-image makes of three channels only. Others stay in
+    # [0, 1], where distances grow with the root of the number of channels.
+    compactness = {"compactness": 10.0 if image.shape[2] == 3 else 0.1 * image.shape[2] ** 0.5}
     if valid is not None and not valid.any():
         return np.zeros(image.shape[:2], np.int64)
     return slic(

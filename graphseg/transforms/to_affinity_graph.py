@@ -41,7 +41,7 @@ class ToAffinityGraph(ImageTransform):
         edge_features: Sequence[str] = ("color_distance",),
         *,
         num_classes: int | None = None,
-        ignore_index: int | None = 255,
+        ignore_index: int | None = None,
         keep_pixels: bool = False,
     ) -> None:
         check_features("node_features", node_features, PIXEL_FEATURES)

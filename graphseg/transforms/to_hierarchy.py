@@ -49,7 +49,7 @@ class ToHierarchy(ImageTransform):
         nested: bool = True,
         connectivity: int = 4,
         num_classes: int | None = None,
-        ignore_index: int | None = 255,
+        ignore_index: int | None = None,
         keep_pixels: bool = False,
         **parameters: Any,
     ) -> None:

@@ -45,7 +45,7 @@ class ToInstanceGraph(ImageTransform):
         edge_features: Sequence[str] = ("centroid_distance",),
         *,
         num_classes: int | None = None,
-        ignore_index: int | None = 255,
+        ignore_index: int | None = None,
         keep_pixels: bool = False,
     ) -> None:
         check_choice("edges", edges, ("delaunay", "knn", "radius"))

@@ -59,7 +59,7 @@ class ToKNNGraph(ImageTransform):
         weighted: bool = False,
         sigma: float | None = None,
         num_classes: int | None = None,
-        ignore_index: int | None = 255,
+        ignore_index: int | None = None,
         keep_pixels: bool = False,
         **parameters: Any,
     ) -> None:

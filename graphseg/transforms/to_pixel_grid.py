@@ -41,7 +41,7 @@ class ToPixelGrid(ImageTransform):
         edge_features: Sequence[str] = (),
         *,
         num_classes: int | None = None,
-        ignore_index: int | None = 255,
+        ignore_index: int | None = None,
         keep_pixels: bool = False,
     ) -> None:
         check_choice("connectivity", connectivity, (4, 8))

@@ -45,7 +45,7 @@ class ToSuperpixelRAG(ImageTransform):
         *,
         connectivity: int = 4,
         num_classes: int | None = None,
-        ignore_index: int | None = 255,
+        ignore_index: int | None = None,
         keep_pixels: bool = False,
         **parameters: Any,
     ) -> None:
@@ -59,8 +59,12 @@ class ToSuperpixelRAG(ImageTransform):
         self.connectivity = connectivity
         self.parameters = parameters
 
+    def cut(self, inputs: ImageInput) -> Tensor:
+        """The regions of one image: labels `[H, W]`, consecutive from 0 over valid pixels."""
+        return cut(inputs, self.superpixels, self.num_segments, self.parameters)
+
     def convert(self, inputs: ImageInput) -> ImageGraph:
-        labels = cut(inputs, self.superpixels, self.num_segments, self.parameters)
+        labels = self.cut(inputs)
         graph, nodes = region_graph(inputs, labels, inputs.valid, self.node_features)
         graph.edge_index, edge_attr = rag(inputs, labels, inputs.valid, nodes, self.connectivity, self.edge_features)
         if edge_attr is not None:

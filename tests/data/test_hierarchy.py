@@ -17,7 +17,7 @@ from graphseg.transforms import ToHierarchy
 from tests.reference import image_graph as reference
 from tests.transforms.photos import K, photograph, sample
 
-CONVERT = ToHierarchy((4, 9, 25), num_classes=K, keep_pixels=True)
+CONVERT = ToHierarchy((4, 9, 25), num_classes=K, ignore_index=255, keep_pixels=True)
 
 
 def hierarchies():
@@ -205,7 +205,7 @@ def test_hetero_batches():
 
 
 def test_a_hetero_model_learns():
-    convert = ToHierarchy((4, 12), num_classes=K, keep_pixels=True)
+    convert = ToHierarchy((4, 12), num_classes=K, ignore_index=255, keep_pixels=True)
     data = next(iter(DataLoader([convert(photograph(n)).to_hetero() for n in ("astronaut", "coffee")], 2)))
     conv = HeteroConv(
         {edge: GCNConv(-1, 16) if edge[0] == edge[2] else SAGEConv((-1, -1), 16) for edge in data.edge_types}

@@ -611,7 +611,7 @@ def test_connectivity_is_refused():
         with pytest.raises(ValueError, match=f"got connectivity={connectivity!r}, expected one of 4, 8"):
             rag_edges(labels, connectivity)
     with pytest.raises(ValueError, match="got connectivity=4, expected one of 6, 18, 26"):
-        rag_edges(labels, volume=True)
+        rag_edges(labels, 4, volume=True)
 
 
 def test_valid_is_refused():
@@ -662,3 +662,29 @@ def test_edge_distance_with_and_without_gradient_agree():
     edge_index = torch.randint(0, 50, (2, 400))
     tensor_form = edge_distance(values.clone().requires_grad_(), edge_index)
     torch.testing.assert_close(edge_distance(values, edge_index), tensor_form.detach(), rtol=1e-14, atol=0)
+
+
+def test_volumes_have_six_neighbours_unless_told():
+    labels = torch.arange(8).view(2, 2, 2)
+    assert torch.equal(rag_edges(labels, volume=True)[0], rag_edges(labels, 6, volume=True)[0])
+
+
+@pytest.mark.parametrize("name", ["color", "centroid"])
+def test_node_values_that_are_not_finite_are_refused(name):
+    with pytest.raises(ValueError, match=f"NaN or infinite values in {name}"):
+        values: dict[str, Any] = {name: torch.tensor([[0.0, 0.0], [0.0, float("nan")]])}
+        boundary_statistics(torch.tensor([[0, 1]]), **values)
+
+
+def test_nan_stays_nan_in_both_forms_of_distance():
+    values, edge_index = torch.tensor([[0.0], [float("nan")]]), torch.tensor([[0], [1]])
+    assert edge_distance(values, edge_index).isnan().all()
+    assert edge_distance(values.requires_grad_(), edge_index).isnan().all()
+
+
+def test_angles_do_not_depend_on_what_else_is_there():
+    step = torch.randn(1003, 2)
+    pos = torch.cat([torch.zeros(1, 2), step])
+    edge_index = torch.stack([torch.zeros(1003, dtype=torch.int64), torch.arange(1, 1004)])
+    alone = torch.cat([edge_angle(pos, edge) for edge in edge_index.split(1, 1)])
+    assert torch.equal(edge_angle(pos, edge_index), alone)

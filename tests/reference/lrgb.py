@@ -37,11 +37,11 @@ def centroid_labels(mask: Array, labels: Array) -> list[int]:
     return found
 
 
-def majority_labels(mask: Array, labels: Array, ignore: int) -> list[int]:
-    """The most frequent class of each region, the smaller of equals; `ignore` where it has no labelled pixel."""
+def majority_labels(mask: Array, labels: Array, ignore: int, unlabelled: int) -> list[int]:
+    """The most frequent class of each region, the smaller of equals; `unlabelled` where it has no labelled pixel."""
     found = []
     for region in np.unique(labels):
         inside = mask[labels == region]
         classes, counts = np.unique(inside[inside != ignore], return_counts=True)
-        found.append(int(classes[counts.argmax()]) if len(classes) else ignore)
+        found.append(int(classes[counts.argmax()]) if len(classes) else unlabelled)
     return found

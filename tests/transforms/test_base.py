@@ -111,7 +111,7 @@ def columns(name):
 def test_photographs(name, photo):
     if name in ("PascalVOC-SP", "everything") and photo == "coins":
         pytest.skip("for colour images" if name == "PascalVOC-SP" else "as the others")
-    transform = TRANSFORMS[name](num_classes=K, keep_pixels=True)
+    transform = TRANSFORMS[name](num_classes=K, ignore_index=255, keep_pixels=True)
     graph = transform(photograph(photo))
     back = assert_laws(graph)
     if transform.edge_features == ANGLES:
@@ -128,7 +128,7 @@ def test_photographs(name, photo):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_degenerate_images(name, size, kind):
-    transform = TRANSFORMS[name](num_classes=K, keep_pixels=True)
+    transform = TRANSFORMS[name](num_classes=K, ignore_index=255, keep_pixels=True)
     constant, valid = kind == "constant", None if kind == "constant" else kind
     graph = transform(sample(size[0], size[1], valid=valid, constant=constant))
     back = assert_laws(graph)
@@ -150,7 +150,7 @@ def test_degenerate_images(name, size, kind):
         assert graph.to_hetero().validate()
         rows = graph.level == graph.num_levels - 1
     assert graph.label_counts[rows].tolist() == counts[rows].tolist()
-    assert graph.y[rows].tolist() == reference.majority(counts[rows], 255)
+    assert graph.y[rows].tolist() == reference.majority(counts[rows], -100)
     if name in OVER_PIXELS:
         assert graph.num_nodes == graph.num_pixels and graph.label_counts.dtype == torch.uint8
     elif not inside.any():
@@ -221,7 +221,7 @@ def test_invalid_pixels_never_matter(name):
         data.boundary = torch.rand(12, 13, generator=torch.Generator().manual_seed(0)).where(data.valid, junk)
         for key, other in (("segments", 3), ("instances", 9), ("mask", 77)):
             data[key] = data[key].where(data.valid, other if junk == 0.25 else -4)
-        results.append(TRANSFORMS[name](keep_pixels=True, num_classes=K)(data))
+        results.append(TRANSFORMS[name](keep_pixels=True, num_classes=K, ignore_index=255)(data))
     for other in results[1:]:
         assert_same(other, results[0], skip=("pixel_y",))
 
@@ -312,7 +312,7 @@ class Converting(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_compose_and_pre_transform(name, tmp_path):
-    transform = TRANSFORMS[name](num_classes=K)
+    transform = TRANSFORMS[name](num_classes=K, ignore_index=255)
     listed = [transform(photograph(photo)) for photo in ("astronaut", "coffee")]
     composed = Compose([transform, Constant()])(photograph())
     assert composed.validate() and composed.x.shape[1] == listed[0].x.shape[1] + 1
@@ -326,7 +326,7 @@ def test_compose_and_pre_transform(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["grid", "slic", "function", "knn", "instances", "hierarchy", "PascalVOC-SP"])
 def test_in_workers_of_a_loader(name):
-    transform = TRANSFORMS[name](num_classes=K)
+    transform = TRANSFORMS[name](num_classes=K, ignore_index=255)
     listed = [Converting(transform)[i] for i in range(3)]
     found = []
     for batch in DataLoader(Converting(transform), batch_size=2, num_workers=2):
@@ -354,24 +354,24 @@ def test_transforms_copy_and_pickle(name):
 
 def test_labels_that_do_not_count():
     data = photograph()
-    graph = ToPixelGrid(num_classes=K)(data)
-    assert graph.y[: 3 * 44].eq(255).all() and graph.label_counts[: 3 * 44].eq(0).all()
+    graph = ToPixelGrid(num_classes=K, ignore_index=255)(data)
+    assert graph.y[: 3 * 44].eq(-100).all() and graph.label_counts[: 3 * 44].eq(0).all()
     assert torch.equal(graph.pixel_y, data.mask.flatten())
     data.mask[:3] = 0
     graph = ToPixelGrid(num_classes=K, ignore_index=0)(data)  # a class among the others, such as void
-    assert graph.y.eq(0).sum() == data.mask.eq(0).sum() and graph.label_counts[:, 0].eq(0).all()
+    assert graph.y.eq(-100).sum() == data.mask.eq(0).sum() and graph.label_counts[:, 0].eq(0).all()
     assert ToPixelGrid(ignore_index=None)(data).num_classes == int(data.mask.max()) + 1
     data.mask[:] = 255
-    graph = ToSuperpixelRAG(10)(data)
-    assert graph.y.eq(255).all() and graph.num_classes == 1 and math.isnan(graph.oracle()["pixel_accuracy"])
+    graph = ToSuperpixelRAG(10, ignore_index=255)(data)
+    assert graph.y.eq(-100).all() and graph.num_classes == 1 and math.isnan(graph.oracle()["pixel_accuracy"])
 
 
 def test_masks_of_any_integer_dtype():
-    want = ToSuperpixelRAG(10, num_classes=K)(photograph())
+    want = ToSuperpixelRAG(10, num_classes=K, ignore_index=255)(photograph())
     for dtype in (torch.uint8, torch.int16, torch.int32, torch.uint16):
         data = photograph()
         data.mask = data.mask.to(dtype)
-        assert_same(ToSuperpixelRAG(10, num_classes=K)(data), want)
+        assert_same(ToSuperpixelRAG(10, num_classes=K, ignore_index=255)(data), want)
 
 
 def test_no_mask_no_labels():
@@ -459,7 +459,7 @@ WRONG = {
 def test_wrong_inputs_are_refused_by_name(transform, name):
     build, error, message = WRONG[name]
     with pytest.raises(error, match=message):
-        TRANSFORMS[transform](num_classes=K)(build())
+        TRANSFORMS[transform](num_classes=K, ignore_index=255)(build())
 
 
 @pytest.mark.parametrize(
@@ -527,7 +527,7 @@ def test_a_map_that_is_asked_for_must_be_there():
 def test_other_fields_are_passed_on(name):
     data = photograph()
     data.weather, data.depth, data.tag = "rain", torch.ones(1, 4), torch.tensor([3])
-    graph = TRANSFORMS[name](num_classes=K)(data)
+    graph = TRANSFORMS[name](num_classes=K, ignore_index=255)(data)
     assert graph.weather == "rain" and torch.equal(graph.depth, data.depth) and graph.tag.item() == 3
     assert not {"image", "mask", "segments", "instances", "boundary"} & set(graph.keys())
     batch = Batch.from_data_list([graph, graph])
@@ -544,21 +544,21 @@ def test_pixels_are_kept_where_asked_for():
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_provenance(name):
-    graph = TRANSFORMS[name](num_classes=K)(photograph())
+    graph = TRANSFORMS[name](num_classes=K, ignore_index=255)(photograph())
     recipe = json.loads(graph.recipe)
     assert recipe["transform"] == type(TRANSFORMS[name]()).__name__
     assert recipe["graphseg"] == graphseg.__version__ and recipe["num_classes"] == K
-    again = TRANSFORMS[name](num_classes=K)(photograph("coffee"))
+    again = TRANSFORMS[name](num_classes=K, ignore_index=255)(photograph("coffee"))
     assert again.recipe == graph.recipe and again.recipe_hash == graph.recipe_hash
     assert graph.source == "astronaut" and again.source == "coffee"
-    other = TRANSFORMS[name](num_classes=K, keep_pixels=True)(photograph())
+    other = TRANSFORMS[name](num_classes=K, ignore_index=255, keep_pixels=True)(photograph())
     assert other.recipe_hash != graph.recipe_hash
     assert "0x" not in graph.recipe and "<" not in graph.recipe.replace("<lambda>", "")
 
 
 CHANGES: dict[Any, list[dict[str, Any]]] = {
     ToPixelGrid: [{}, {"connectivity": 8}, {"node_features": ("mean",)}, {"edge_features": ("color_distance",)},
-                  {"num_classes": 3}, {"ignore_index": None}, {"keep_pixels": True}],
+                  {"num_classes": 3}, {"ignore_index": 255}, {"keep_pixels": True}],
     ToAffinityGraph: [{}, {"offsets": [(0, 1)]}, {"offsets": [(1, 0)]}, {"edge_features": ()}],
     ToSuperpixelRAG: [{}, {"num_segments": 9}, {"superpixels": "watershed"}, {"superpixels": three_by_three},
                       {"superpixels": functools.partial(blocks, cells=3)},
@@ -597,3 +597,33 @@ print(json.dumps([ToSuperpixelRAG(superpixels=cut).recipe() for cut in cuts]))
 def test_convert_dtype_covers_the_range():
     unit = torch.tensor([0.0, 1.0])
     assert convert_dtype(unit, torch.uint16).to(torch.int64).tolist() == [0, 65535]
+
+
+def test_binary_masks():
+    data = photograph()
+    data.mask = data.image[0] > 128  # bool: no is 0, yes is 1
+    graph = ToSuperpixelRAG(10)(data)
+    assert graph.num_classes == 2 and graph.label_counts[:, 1].sum() == data.mask.sum()
+    data.mask = data.mask.to(torch.uint8) * 255  # 255 is no class of two, and never left out unasked
+    with pytest.raises(ValueError, match="got label 255 in mask, expected 0 to 1; is it ignore_index"):
+        ToSuperpixelRAG(10, num_classes=2)(data)
+
+
+def test_functions_that_hold_other_values_are_other_recipes():
+    def cells(n):
+        return lambda image: blocks(image, cells=n)
+
+    few, many = ToSuperpixelRAG(superpixels=cells(2)), ToSuperpixelRAG(superpixels=cells(3))
+    assert few(photograph()).recipe_hash == ToSuperpixelRAG(superpixels=cells(2))(photograph()).recipe_hash
+    assert few(photograph()).recipe_hash != many(photograph()).recipe_hash
+
+
+def test_channels_last_is_refused():
+    with pytest.raises(ValueError, match=r"looks like \[H, W, C\]; expected \[C, H, W\]"):
+        ToSuperpixelRAG(10)(Data(image=torch.zeros(30, 40, 3)))
+
+
+def test_histograms_of_values_outside_their_range_are_refused():
+    with pytest.raises(ValueError, match=r"got values from 0 to 255 in image, expected \[0, 1\] for the histogram"):
+        image = torch.linspace(0, 255, 400).view(1, 20, 20)
+        ToSuperpixelRAG(10, node_features=("histogram",))(Data(image=image))

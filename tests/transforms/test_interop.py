@@ -66,13 +66,15 @@ def assert_same(one: ImageGraph, other: ImageGraph) -> None:
 
 
 TRANSFORMS = {
-    "superpixels": ToSuperpixelRAG(12, num_classes=3, keep_pixels=True),
-    "superpixels, angles": ToSuperpixelRAG(12, edge_features=("centroid_angle", "boundary_percentiles"), num_classes=4),
+    "superpixels": ToSuperpixelRAG(12, num_classes=3, ignore_index=255, keep_pixels=True),
+    "superpixels, angles": ToSuperpixelRAG(
+        12, edge_features=("centroid_angle", "boundary_percentiles"), num_classes=4, ignore_index=255
+    ),
     "no edge features": ToSuperpixelRAG(12, edge_features=()),
     "weighted": ToKNNGraph(4, num_segments=15, weighted=True),
-    "grid": ToPixelGrid(8, num_classes=3),
+    "grid": ToPixelGrid(8, num_classes=3, ignore_index=255),
     "affinity": ToAffinityGraph([(0, 1), (3, 0)]),
-    "instances": ToInstanceGraph(num_classes=3),
+    "instances": ToInstanceGraph(num_classes=3, ignore_index=255),
 }
 
 
@@ -141,7 +143,7 @@ def test_degenerate_maps_come_back(name: str) -> None:
 
 def test_graphs_without_nodes_come_back() -> None:
     data = photograph(instances=torch.zeros(64, 80, dtype=torch.int64))
-    graph = ToInstanceGraph(num_classes=3)(data)
+    graph = ToInstanceGraph(num_classes=3, ignore_index=255)(data)
     assert graph.num_nodes == 0
     assert_same(graph, from_networkx(to_networkx(graph)))
 

@@ -59,7 +59,7 @@ def test_nodata_nodes_have_neither_edges_nor_labels_nor_values():
     graph = ToPixelGrid()(data)
     outside = ~graph.valid
     assert not outside[graph.edge_index].any()
-    assert graph.y[outside].eq(255).all() and graph.label_counts[outside].eq(0).all()
+    assert graph.y[outside].eq(-100).all() and graph.label_counts[outside].eq(0).all()
     assert graph.x[outside, :3].eq(0).all()
 
 

@@ -229,3 +229,10 @@ def region_perimeter(labels, num_regions):
             if kind[code] >= 0:
                 counts[a, kind[code]] += 1
     return counts
+
+
+@njit(nogil=True, cache=True)
+def arctan2(y, x, out):
+    """out[i] = atan2(y[i], x[i]), one by one."""
+    for i in range(y.size):
+        out[i] = np.arctan2(y[i], x[i])
