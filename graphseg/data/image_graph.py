@@ -74,8 +74,9 @@ class ImageGraph(Data):
         super().__init__()
         self.__dict__["_store"] = _ImageStorage(_parent=self)
         fields = {"x": x, "edge_index": edge_index, "edge_attr": edge_attr, "y": y, "pos": pos}
-        for key, value in {k: v for k, v in fields.items() if v is not None}.items():
-            self[key] = value
+        for key, value in fields.items():
+            if value is not None:
+                self[key] = value
         for key, value in kwargs.items():
             setattr(self, key, value)
 

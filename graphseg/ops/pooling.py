@@ -27,6 +27,7 @@ from graphseg._checks import (
     INTEGER_DTYPES,
     check_choice,
     check_positive_int,
+    check_same_device,
     check_shape,
     check_tensor,
 )
@@ -80,7 +81,7 @@ def pool(
     check_choice("reduce", reduce, ("mean", "sum", "max", "min"))
     if num_nodes is not None:
         check_positive_int("num_nodes", num_nodes, minimum=0)
-    soft = _check_assignment(assignment, valid, values.device)
+    soft = _check_assignment(assignment, valid, values)
     if values.size(0) != assignment.size(0):
         raise ValueError(f"got {values.size(0)} pixels in values, expected {assignment.size(0)} as in assignment")
     x = values.flatten(1) if values.dim() > 1 else values.unsqueeze(1)  # [P, C]
@@ -119,7 +120,7 @@ def project(values: Tensor, assignment: Tensor, *, valid: Tensor | None = None, 
             values cannot hold.
     """
     _check_rows(values)
-    soft = _check_assignment(assignment, valid, values.device)
+    soft = _check_assignment(assignment, valid, values)
     x = values.flatten(1) if values.dim() > 1 else values.unsqueeze(1)  # [N, C]
     if soft:
         _check_numbers(values)
@@ -148,7 +149,7 @@ def _check_numbers(values: Tensor) -> None:
         raise TypeError(f"got dtype {values.dtype} for values, expected a floating-point or integer dtype")
 
 
-def _check_assignment(assignment: object, valid: Tensor | None, device: torch.device) -> bool:
+def _check_assignment(assignment: object, valid: Tensor | None, values: Tensor) -> bool:
     """Returns whether the assignment is soft."""
     given = check_tensor("assignment", assignment)
     if given.layout not in (torch.strided, *_SPARSE_LAYOUTS):
@@ -160,15 +161,11 @@ def _check_assignment(assignment: object, valid: Tensor | None, device: torch.de
         raise TypeError(f"got dtype {given.dtype} for assignment, expected int64 or int32 [P] or floating-point [P, N]")
     else:
         check_shape("assignment", given, [None])
-    devices = {"values": device, "assignment": given.device}
     if valid is not None:
         if check_tensor("valid", valid).dtype != torch.bool:
             raise TypeError(f"got dtype {valid.dtype} for valid, expected torch.bool")
         check_shape("valid", valid, [given.size(0)])
-        devices["valid"] = valid.device
-    if len(set(devices.values())) > 1:
-        listed = ", ".join(f"{name} on {where}" for name, where in devices.items())
-        raise ValueError(f"got {listed}; expected all on one device")
+    check_same_device(values=values, assignment=given, valid=valid)
     return soft
 
 

@@ -24,8 +24,10 @@ from graphseg.data.image_graph import ImageGraph
 
 UNLABELLED = -100  # `y` of a node without labelled pixels: what torch's losses leave out by default
 
+LABEL_FIELDS = ("mask", "segments", "instances")
+MAP_FIELDS = (*LABEL_FIELDS, "valid", "boundary")
 # What a transform reads from its input. Everything else on it is passed on to the graph.
-INPUT_FIELDS = ("image", "mask", "valid", "segments", "instances", "boundary", "source")
+INPUT_FIELDS = ("image", *MAP_FIELDS, "source")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class ImageInput:
     @property
     def scale(self) -> float:
         """What brings the image's values to [0, 1]: 1 / 255, 1 / 65535, or 1 for floating-point."""
-        return {torch.uint8: 1 / 255, torch.uint16: 1 / 65535}.get(self.image.dtype, 1.0)
+        return unit_scale(self.image.dtype)
 
     def unit_image(self) -> Tensor:
         """The image in floating-point, values of integer images brought to [0, 1]."""
@@ -65,13 +67,13 @@ class ImageInput:
         return self.image.to(torch.float32) * self.scale
 
 
-def read_input(data: Data) -> ImageInput:
-    """Checks `Data(image=[C, H, W], mask=[H, W], ...)`.
+def unit_scale(dtype: torch.dtype) -> float:
+    """What brings values of an image of this dtype to [0, 1]."""
+    return {torch.uint8: 1 / 255, torch.uint16: 1 / 65535}.get(dtype, 1.0)
 
-    Raises:
-        ValueError: without an image, for sizes that do not fit it, or for NaN in valid pixels.
-        TypeError: for fields that are not tensors of the right kind.
-    """
+
+def check_image(data: Data) -> Tensor:
+    """The input's image `[C, H, W]`; TypeError or ValueError if there is none that will do."""
     if not isinstance(data, Data):
         raise TypeError(f"got {type(data).__name__}, expected torch_geometric.data.Data with a field image [C, H, W]")
     if data.get("image") is None:
@@ -87,28 +89,51 @@ def read_input(data: Data) -> ImageInput:
         )
     if image.dtype == torch.bool or image.is_complex():
         raise TypeError(f"got dtype {image.dtype} for image, expected uint8, uint16 or floating-point")
+    return image
+
+
+def check_map(name: str, value: object, image: Tensor) -> Tensor:
+    """The map `name` `[H, W]` of an image, a bool mask as numbers; TypeError or ValueError if it does not fit."""
+    found = check_tensor(name, value)
+    check_shape(name, found, image.shape[1:])
+    if name == "mask" and found.dtype == torch.bool:
+        found = found.to(torch.uint8)
+    if name in LABEL_FIELDS:
+        check_integer(name, found)
+    elif name == "valid" and found.dtype != torch.bool:
+        raise TypeError(f"got dtype {found.dtype} for valid, expected torch.bool")
+    return found
+
+
+def read_input(data: Data) -> ImageInput:
+    """Checks `Data(image=[C, H, W], mask=[H, W], ...)`.
+
+    Raises:
+        ValueError: without an image, for sizes that do not fit it, or for NaN in valid pixels.
+        TypeError: for fields that are not tensors of the right kind.
+    """
+    image = check_image(data)
     if not image.is_floating_point() and image.dtype not in (torch.uint8, torch.uint16):
         image = image.to(torch.float32)  # other integers have no common range: they count as they are
-    maps = {}
-    for name in ("mask", "valid", "segments", "instances", "boundary"):
-        value = data.get(name)
-        if value is not None:
-            check_shape(name, check_tensor(name, value), image.shape[1:])
-            value = value.to(image.device)
-            if name == "valid" and value.dtype != torch.bool:
-                raise TypeError(f"got dtype {value.dtype} for valid, expected torch.bool")
-            if name == "mask" and value.dtype == torch.bool:
-                value = value.to(torch.int64)
-            if name in ("mask", "segments", "instances"):
-                check_integer(name, value)
-                value = value.to(torch.int64)
-        maps[name] = value
-    if maps["valid"] is not None and bool(maps["valid"].all()):
+    maps: dict[str, Tensor | None] = dict.fromkeys(MAP_FIELDS)
+    for name in MAP_FIELDS:
+        if data.get(name) is not None:
+            value = check_map(name, data[name], image).to(image.device)
+            maps[name] = value.to(torch.int64) if name in LABEL_FIELDS else value
+    valid = maps["valid"]
+    if valid is not None and bool(valid.all()):
         maps["valid"] = None
-    if maps["valid"] is not None:
-        image = torch.where(maps["valid"], image, 0)  # whatever nodata held, it reaches neither nodes nor superpixels
+    elif valid is not None:
+        image = torch.where(valid, image, 0)  # whatever nodata held, it reaches neither nodes nor superpixels
     check_finite("image", image.detach())
     return ImageInput(image=image, **maps)
+
+
+def add_provenance(graph: ImageGraph, source: str, recipe: dict[str, Any]) -> None:
+    """Writes which image a graph is of and how it was made, as JSON with its hash."""
+    graph.source = source
+    graph.recipe = json.dumps(recipe, sort_keys=True)
+    graph.recipe_hash = hashlib.sha256(graph.recipe.encode()).hexdigest()[:16]
 
 
 class ImageTransform(BaseTransform):
@@ -167,9 +192,7 @@ class ImageTransform(BaseTransform):
             self._add_labels(graph, inputs.mask)
         if self.keep_pixels:
             graph.pixel_x = inputs.unit_image().flatten(1).T.contiguous()  # [P, C]
-        graph.source = str(data.get("source") or "")
-        graph.recipe = json.dumps(self.recipe(), sort_keys=True)
-        graph.recipe_hash = hashlib.sha256(graph.recipe.encode()).hexdigest()[:16]
+        add_provenance(graph, str(data.get("source") or ""), self.recipe())
         for key, value in data:
             if key in INPUT_FIELDS:
                 continue
@@ -197,14 +220,8 @@ class ImageTransform(BaseTransform):
         low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
         K = high + 1 if self.num_classes is None else self.num_classes
         if low < 0 or high >= K:
-            raise ValueError(
-                f"got label {low if low < 0 else high} in mask, expected 0 to {K - 1}"
-                + (
-                    f", or ignore_index={self.ignore_index}"
-                    if self.ignore_index is not None
-                    else "; is it ignore_index?"
-                )
-            )
+            other = "; is it ignore_index?" if self.ignore_index is None else f", or ignore_index={self.ignore_index}"
+            raise ValueError(f"got label {low if low < 0 else high} in mask, expected 0 to {K - 1}{other}")
         graph.pixel_y = target
         N = graph.num_nodes
         if self._over_pixels:

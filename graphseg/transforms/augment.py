@@ -28,13 +28,12 @@ from torch.utils.data import get_worker_info
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from graphseg._checks import check_integer, check_positive_int, check_shape, check_tensor
+from graphseg._checks import check_positive_int
 from graphseg.ops.rag import relabel
+from graphseg.transforms._base import MAP_FIELDS, check_image, check_map
 
 __all__ = ["ColorJitter", "RandomImageCrop", "RandomImageFlip", "RandomImageScale", "RandomQuarterTurn"]
 
-_LABEL_MAPS = ("mask", "segments", "instances")
-_MAPS = (*_LABEL_MAPS, "valid", "boundary")
 _UNCHANGED = (1.0, 1.0)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -56,7 +55,9 @@ class _Augmentation(BaseTransform):
         """Changes the fields of `data`, a shallow copy, by `draws`, numbers in [0, 1)."""
 
     def forward(self, data: Data) -> Data:
-        _check_data(data)
+        image = check_image(data)
+        for name in _fields(data)[1:]:
+            data[name] = check_map(name, data[name], image)
         # As many numbers in every call, used or not: what one call does never shifts the draws of the next.
         draws = torch.rand(self.num_draws, dtype=torch.float64, generator=self._stream()).tolist()
         return self.apply(data, draws)
@@ -292,29 +293,8 @@ class ColorJitter(_Augmentation):
         return data
 
 
-def _check_data(data: Data) -> None:
-    if not isinstance(data, Data):
-        raise TypeError(f"got {type(data).__name__}, expected Data(image=[C, H, W])")
-    if data.get("image") is None:
-        raise ValueError(f"got Data with {sorted(data.keys())}, expected a field image [C, H, W]")
-    image = check_tensor("image", data.image)
-    if image.dim() != 3 or 0 in image.shape:
-        raise ValueError(f"got shape {list(image.shape)} for image, expected [C, H, W] (use image[None] for [H, W])")
-    if image.dtype == torch.bool or image.is_complex():
-        raise TypeError(f"got dtype {image.dtype} for image, expected uint8, uint16 or floating-point")
-    for name in _fields(data):
-        if name == "image":
-            continue
-        value = check_tensor(name, data[name])
-        check_shape(name, value, image.shape[1:])
-        if name in _LABEL_MAPS:
-            check_integer(name, value)
-        elif name == "valid" and value.dtype != torch.bool:
-            raise TypeError(f"got dtype {value.dtype} for valid, expected torch.bool")
-
-
 def _fields(data: Data) -> list[str]:
-    return [name for name in ("image", *_MAPS) if data.get(name) is not None]
+    return [name for name in ("image", *MAP_FIELDS) if data.get(name) is not None]
 
 
 def _probability(name: str, value: float) -> float:

@@ -69,13 +69,12 @@ EDGE_FEATURES = ("color_distance", "centroid_distance", "centroid_angle")
 RAG_EDGE_FEATURES = (*EDGE_FEATURES, "length", "boundary_mean", "boundary_std", "boundary_percentiles")
 
 
-def check_features(name: str, features: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """The features as a tuple; ValueError for an unknown one."""
+def check_features(name: str, features: Sequence[str], known: Sequence[str]) -> None:
+    """Raises TypeError for a string in place of names, ValueError for an unknown name."""
     if isinstance(features, str):
         raise TypeError(f"got the string {features!r} for {name}, expected a sequence of names")
     for feature in features:
         check_choice(name, feature, known)
-    return tuple(features)
 
 
 def region_nodes(

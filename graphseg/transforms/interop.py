@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from graphseg._checks import check_integer, check_shape, check_tensor
 from graphseg.data.hierarchy import Hierarchy
 from graphseg.data.image_graph import ImageGraph
 from graphseg.ops.rag import edge_distance
+from graphseg.transforms._base import add_provenance, unit_scale
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -249,8 +249,7 @@ def from_skimage_rag(rag: RAG, labels: Tensor | np.ndarray, image: Tensor | None
     graph.pos = graph.pool(centers).to(torch.float32)
     color = _columns("nodes", [rag.nodes[n] for n in names], {}, ("mean color",)).get("mean color")
     if image is not None:
-        scale = {torch.uint8: 1 / 255, torch.uint16: 1 / 65535}.get(image.dtype, 1.0)
-        color = graph.pool(_pixel_rows(graph, image).to(torch.float64)) * scale
+        color = graph.pool(_pixel_rows(graph, image).to(torch.float64)) * unit_scale(image.dtype)
     if color is not None:
         graph.x = color.to(torch.float32)
 
@@ -266,9 +265,7 @@ def from_skimage_rag(rag: RAG, labels: Tensor | np.ndarray, image: Tensor | None
         "transform": "from_skimage_rag",
         "edge_features": ["length"] if "count" in columns else [],
     }
-    graph.source = ""
-    graph.recipe = json.dumps(recipe, sort_keys=True)
-    graph.recipe_hash = hashlib.sha256(graph.recipe.encode()).hexdigest()[:16]
+    add_provenance(graph, "", recipe)
     graph.validate()
     return graph
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Data
 from torch_geometric.transforms import Compose
 
-from graphseg.transforms import augment
+from graphseg.transforms import ToSuperpixelRAG, augment
 from graphseg.transforms.augment import (
     ColorJitter,
     RandomImageCrop,
@@ -479,3 +479,14 @@ def test_jitter_refuses_what_it_cannot_do():
         ColorJitter(hue=0.1)(Data(image=torch.zeros(4, 2, 2)))
     with pytest.raises(TypeError, match=r"got dtype torch\.int64 for image"):
         ColorJitter(0.1)(Data(image=torch.zeros(3, 2, 2).long()))
+
+
+def test_bool_masks_go_through_to_the_graph():
+    image = torch.from_numpy(photographs.coffee()).permute(2, 0, 1)[:, :60, :80]
+    data = Data(image=image, mask=image[0] > 128)
+    flipped = RandomImageFlip(horizontal=1.0)(data)
+    assert data.mask.dtype == torch.bool  # the input is as it was
+    assert torch.equal(flipped.mask.bool(), flipped.image[0] > 128)
+    padded = RandomImageCrop(90, ignore_index=255, seed=0)(data)
+    graph = ToSuperpixelRAG(10, num_classes=2, ignore_index=255)(padded)
+    assert graph.label_counts.sum() == data.mask.numel() and graph.label_counts[:, 1].sum() == data.mask.sum()
