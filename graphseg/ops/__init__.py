@@ -1,12 +1,16 @@
 """Pure tensor functions on images, label maps and points: any device, batched, in a defined order."""
 
+from graphseg.ops.color import rgb_to_lab
 from graphseg.ops.grid import affinity_offsets, connectivity_offsets, grid_edges, offset_edges
 from graphseg.ops.knn import knn_edges, radius_edges
 from graphseg.ops.pooling import pool, project
 from graphseg.ops.rag import boundary_statistics, edge_angle, edge_distance, rag_edges, relabel
 from graphseg.ops.region import region_statistics
+from graphseg.ops.soft_superpixel import SoftSuperpixels, soft_slic
+from graphseg.ops.superpixel import multiscale_slic, regular_grid, slic
 
 __all__ = [
+    "SoftSuperpixels",
     "affinity_offsets",
     "boundary_statistics",
     "connectivity_offsets",
@@ -14,11 +18,16 @@ __all__ = [
     "edge_distance",
     "grid_edges",
     "knn_edges",
+    "multiscale_slic",
     "offset_edges",
     "pool",
     "project",
     "radius_edges",
     "rag_edges",
     "region_statistics",
+    "regular_grid",
     "relabel",
+    "rgb_to_lab",
+    "slic",
+    "soft_slic",
 ]
