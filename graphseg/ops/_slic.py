@@ -1,4 +1,4 @@
-"""What SLIC does to one image or many: regions found on the CPU by kernels, elsewhere by tensors; merged and split."""
+"""SLIC by kernels, on the CPU: image by image in threads, or one image in threads by its cells."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from graphseg.ops._cells import CellGrid
+from graphseg.ops._regions import Regions, region_graph
 from graphseg.ops.color import LabTables, lab_tables
 
 _LARGEST = 2**30  # no squared distance is larger: it fits into 32 bits
@@ -78,69 +79,14 @@ class SlicOptions:
         return np.round(values).astype(np.int32)
 
 
-@dataclass(frozen=True)
-class Regions:
-    """Connected regions of one image, numbered by their first pixel.
-
-    Args:
-        components: `[D, H, W]` int32, the connected parts that were found at first; -1 outside the mask.
-        number: `[M]` int32, the region of every part.
-        sums: `[N, 1 + F]` int64: pixels, sums of places and colours.
-        lower, upper: `[E]` int32, adjacent regions; a pair may come more than once.
-        dims: how many of the features are places.
-    """
-
-    components: Tensor
-    number: np.ndarray
-    sums: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    dims: int
-
-    @property
-    def count(self) -> int:
-        return self.sums.shape[0]
-
-    def labels(self) -> Tensor:
-        """The region of every pixel, `[D, H, W]` int64; -1 outside the mask."""
-        if self.components.device.type != "cpu":
-            number = torch.from_numpy(np.append(self.number, np.int32(-1))).to(self.components.device, torch.int64)
-            return number[self.components.long()]
-        from graphseg.ops.kernels.components import renumber
-
-        out = np.empty(self.components.shape, np.int64)
-        renumber(self.components.numpy().reshape(-1), self.number, out.reshape(-1))
-        return torch.from_numpy(out)
-
-
-def find_regions(images: Sequence[SlicImage], options: SlicOptions) -> list[Regions]:
-    """The connected parts of the clusters that SLIC finds in every image."""
-    if not images:
-        return []
-    if images[0].levels.device.type != "cpu":
-        from graphseg.ops._slic_tensor import find_regions_tensor
-
-        return find_regions_tensor(images, options)
+def find_regions_kernel(images: Sequence[SlicImage], options: SlicOptions) -> list[Regions]:
+    """The connected parts of the clusters that SLIC finds in every image, by kernels on the CPU."""
     threads = min(torch.get_num_threads(), 8)
     if len(images) == 1 or threads == 1:
         with ThreadPoolExecutor(threads) as pool:
             return [_find_regions(image, options, pool, threads) for image in images]
     with ThreadPoolExecutor(min(threads, len(images))) as pool:
         return list(pool.map(lambda image: _find_regions(image, options, None, 1), images))
-
-
-def merge(regions: Regions, smallest: int, floor: int, ceiling: int) -> Regions:
-    """Absorbs regions of under `smallest` pixels while there are more than `floor`, merges down to `ceiling`."""
-    from graphseg.ops.kernels.components import merge_regions
-
-    sums = regions.sums.copy()
-    number, left = merge_regions(sums, regions.dims, regions.lower, regions.upper, smallest, floor, ceiling)
-    if left == regions.count:
-        return regions
-    first = np.unique(number, return_index=True)[1]  # a region's sums stand with its first part
-    lower, upper = number[regions.lower], number[regions.upper]
-    apart = lower != upper
-    return Regions(regions.components, number[regions.number], sums[first], lower[apart], upper[apart], regions.dims)
 
 
 def split(image: SlicImage, regions: Regions, count: int, options: SlicOptions) -> Regions:
@@ -237,18 +183,3 @@ def rounded_means(sums: np.ndarray) -> np.ndarray:
     """`[N, F]` int32: means of `sums [N, 1 + F]`, halves upwards."""
     count = sums[:, :1]
     return ((2 * sums[:, 1:] + count) // (2 * count)).astype(np.int32)
-
-
-def region_graph(labels: np.ndarray, order: np.ndarray, features: np.ndarray, dims: int) -> Regions:
-    """The connected parts of `labels [D, H, W]` (int32, under 0: none); `features [F, P]` are of places `order [P]`."""
-    from graphseg.ops.kernels.components import component_sums, connected_components
-    from graphseg.ops.kernels.rag import region_adjacency
-
-    components = np.empty_like(labels)
-    count = connected_components(labels, components)
-    sums = np.zeros((count, 1 + features.shape[0]), np.int64)
-    component_sums(components.reshape(-1), order, features, sums)
-    offsets = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], np.int64)
-    lower, upper = region_adjacency(components, count, offsets, np.empty((0, 0, 0)), np.empty(0))[:2]
-    number = np.arange(count, dtype=np.int32)
-    return Regions(torch.from_numpy(components), number, sums, lower.astype(np.int32), upper.astype(np.int32), dims)

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from graphseg.ops._cell_blocks import CellBlock, CellPixels, cell_blocks, cell_pixels, positions
-from graphseg.ops._slic import Regions, SlicImage, SlicOptions
+from graphseg.ops._regions import Regions
+from graphseg.ops._slic import SlicImage, SlicOptions
 from graphseg.ops.color import LabTables
 
 
 def find_regions_tensor(images: Sequence[SlicImage], options: SlicOptions) -> list[Regions]:
-    """`find_regions` for images on one device."""
+    """`find_regions_kernel` for images on any device."""
     grids = [image.grid for image in images]
     pixels = cell_pixels(grids, [image.mask for image in images], images[0].levels.device)
     C = images[0].levels.shape[0]

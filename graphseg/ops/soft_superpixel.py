@@ -18,9 +18,8 @@ from torch import Tensor
 
 from graphseg._checks import check_finite, check_positive_int
 from graphseg.ops._cell_blocks import CellBlock, CellPixels, cell_blocks, cell_pixels
-from graphseg.ops._slic import merge, region_graph
+from graphseg.ops._regions import merge, region_graph
 from graphseg.ops._stack import ImageStack, grid_of, read_spacing, segment_counts
-from graphseg.ops.kernels.threads import map_threads
 
 __all__ = ["SoftSuperpixels", "soft_slic"]
 
@@ -68,6 +67,8 @@ class SoftSuperpixels:
         Returns:
             int64 labels in the form of the images, in each from 0 without gaps; -1 outside the mask.
         """
+        from graphseg.ops.kernels.threads import map_threads
+
         pixel, node = self.edge_index
         weight = self.weight.detach()
         top = weight.new_zeros(self.num_pixels).scatter_reduce(0, pixel, weight, "amax")

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from graphseg._checks import check_choice, check_finite, check_positive_int
 from graphseg.ops._cell_blocks import cell_pixels
-from graphseg.ops._slic import Regions, SlicImage, SlicOptions, find_regions, merge, split
+from graphseg.ops._regions import Regions, merge
+from graphseg.ops._slic import SlicImage, SlicOptions, find_regions_kernel, split
+from graphseg.ops._slic_tensor import find_regions_tensor
 from graphseg.ops._stack import ImageStack, grid_of, read_spacing, segment_counts
-from graphseg.ops.kernels.threads import map_threads
 
 
 def slic(
@@ -223,8 +224,18 @@ def _images(stack: ImageStack, counts: list[int], options: SlicOptions, exact: b
     ]
 
 
+def find_regions(images: Sequence[SlicImage], options: SlicOptions) -> list[Regions]:
+    """The connected parts of the clusters that SLIC finds in every image."""
+    if not images:
+        return []
+    on_cpu = images[0].levels.device.type == "cpu"
+    return find_regions_kernel(images, options) if on_cpu else find_regions_tensor(images, options)
+
+
 def _cut(images: Sequence[SlicImage], options: SlicOptions, exact: bool) -> list[Regions]:
     """The superpixels of every image."""
+    from graphseg.ops.kernels.threads import map_threads
+
     for b, image in enumerate(images):
         if exact and image.num_pixels < image.num_segments:
             raise ValueError(
