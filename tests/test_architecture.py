@@ -152,6 +152,7 @@ def undocumented_methods(name: str, thing: object) -> list[str]:
         and (inspect.isfunction(value) or isinstance(value, (property, classmethod, staticmethod)))
         and not value.__doc__
         and not any(hasattr(base, key) for base in thing.__bases__)
+        and getattr(value, "__module__", thing.__module__) == thing.__module__  # PyG adds methods to its layers
     ]
 
 

@@ -10,6 +10,7 @@ from graphseg.transforms.augment import (
 )
 from graphseg.transforms.interop import from_networkx, from_skimage_rag, to_networkx, to_skimage_rag
 from graphseg.transforms.lrgb import ToPascalVOCSP
+from graphseg.transforms.superpixels import cut
 from graphseg.transforms.to_affinity_graph import ToAffinityGraph
 from graphseg.transforms.to_hierarchy import ToHierarchy
 from graphseg.transforms.to_instance_graph import ToInstanceGraph
@@ -32,6 +33,7 @@ __all__ = [
     "ToPascalVOCSP",
     "ToPixelGrid",
     "ToSuperpixelRAG",
+    "cut",
     "from_networkx",
     "from_skimage_rag",
     "to_networkx",

@@ -26,6 +26,7 @@ UNLABELLED = -100  # `y` of a node without labelled pixels: what torch's losses 
 
 LABEL_FIELDS = ("mask", "segments", "instances")
 MAP_FIELDS = (*LABEL_FIELDS, "valid", "boundary")
+OWN_CUTS = ("slic", "grid", "segments", "pixels")  # ways to cut an image that are graphseg's, or the user's own
 # What a transform reads from its input. Everything else on it is passed on to the graph.
 INPUT_FIELDS = ("image", *MAP_FIELDS, "source")
 
@@ -205,7 +206,7 @@ class ImageTransform(BaseTransform):
         """What made the graph: the version, this class and its parameters, as JSON values."""
         parameters = {key: _plain(value) for key, value in vars(self).items() if not key.startswith("_")}
         versions = {"graphseg": graphseg.__version__}
-        if "superpixels" in parameters:  # another release may cut the image otherwise
+        if parameters.get("superpixels", "slic") not in OWN_CUTS:  # another release may cut the image otherwise
             versions["scikit-image"] = _version("scikit-image")
         return {**versions, "transform": type(self).__name__, **parameters}
 

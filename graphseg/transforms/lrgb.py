@@ -22,7 +22,7 @@ from torch import Tensor
 from graphseg._checks import check_positive_int
 from graphseg.data.image_graph import ImageGraph
 from graphseg.transforms._base import ImageInput
-from graphseg.transforms.superpixels import cut
+from graphseg.transforms.superpixels import cut_input
 from graphseg.transforms.to_superpixel_rag import ToSuperpixelRAG
 
 __all__ = ["ToPascalVOCSP"]
@@ -75,7 +75,7 @@ class ToPascalVOCSP(ToSuperpixelRAG):
 
     def cut(self, inputs: ImageInput) -> Tensor:
         """At most `max_segments` superpixels."""
-        return cut(inputs, self._at_most, None, {})
+        return cut_input(inputs, self._at_most, None, {})
 
     def _at_most(self, image: np.ndarray) -> np.ndarray:
         from skimage.segmentation import slic

@@ -12,9 +12,10 @@ from torch import Tensor
 from graphseg._checks import check_choice, check_positive_int
 from graphseg.data.hierarchy import Hierarchy
 from graphseg.data.image_graph import ImageGraph
+from graphseg.ops.superpixel import multiscale_slic
 from graphseg.transforms._base import ImageInput, ImageTransform
 from graphseg.transforms.features import NODE_FEATURES, RAG_EDGE_FEATURES, check_features, rag, region_nodes
-from graphseg.transforms.superpixels import COUNTED, cut, relabel_valid
+from graphseg.transforms.superpixels import COUNTED, check_superpixels, cut_input, relabel_valid, slic_image
 
 __all__ = ["ToHierarchy"]
 
@@ -26,10 +27,11 @@ class ToHierarchy(ImageTransform):
 
     Args:
         num_segments: about how many superpixels at each scale, coarse to fine; must not fall.
-        nested: make every coarser region a union of finer ones: each fine superpixel goes to the coarse one that
+        nested: make every coarser region a union of finer ones. With "slic", neighbours merge, cheapest first, down
+            to exactly the coarser count (`multiscale_slic`); otherwise each fine superpixel goes to the coarse one that
             holds most of it (the smaller id of two). False: every scale as it was cut.
-        superpixels: "slic" or "watershed", or a function from the image `[H, W, C]` and a number of segments to
-            labels `[H, W]`.
+        superpixels: "slic", "grid", "slic_skimage" or "watershed", or a function from the image `[H, W, C]` and a
+            number of segments to labels `[H, W]`.
         node_features, edge_features, connectivity, num_classes, ignore_index, keep_pixels, parameters: as for
             `ToSuperpixelRAG`.
 
@@ -55,6 +57,7 @@ class ToHierarchy(ImageTransform):
     ) -> None:
         if not callable(superpixels):
             check_choice("superpixels", superpixels, COUNTED)
+            check_superpixels(superpixels, None, parameters)
         elif parameters:
             raise TypeError(f"got unexpected arguments {sorted(parameters)}, expected none for a function")
         for count in num_segments:
@@ -72,7 +75,7 @@ class ToHierarchy(ImageTransform):
         self.parameters = parameters
 
     def convert(self, inputs: ImageInput) -> ImageGraph:
-        scales = [self._cut(inputs, count) for count in self.num_segments]  # coarse to fine
+        scales = self._scales(inputs)  # coarse to fine
         parents: list[Tensor] = []
         for level in range(len(scales) - 1, 0, -1):
             parent = majority_parent(scales[level], scales[level - 1], inputs.valid)
@@ -83,11 +86,19 @@ class ToHierarchy(ImageTransform):
             parents.insert(0, parent)
         return self._stack(inputs, scales, parents)
 
+    def _scales(self, inputs: ImageInput) -> list[Tensor]:
+        if self.superpixels == "slic":
+            found = multiscale_slic(
+                slic_image(inputs), self.num_segments, mask=inputs.valid, nested=self.nested, **self.parameters
+            )
+            return [labels.clamp_(min=0) for labels in found]
+        return [self._cut(inputs, count) for count in self.num_segments]
+
     def _cut(self, inputs: ImageInput, count: int) -> Tensor:
         if not callable(self.superpixels):
-            return cut(inputs, self.superpixels, count, self.parameters)
+            return cut_input(inputs, self.superpixels, count, self.parameters)
         method = self.superpixels
-        return cut(inputs, lambda image: method(image, count), None, self.parameters)
+        return cut_input(inputs, lambda image: method(image, count), None, self.parameters)
 
     def _stack(self, inputs: ImageInput, scales: list[Tensor], parents: list[Tensor]) -> Hierarchy:
         nodes, edges, features = [], [], []

@@ -15,7 +15,7 @@ from graphseg.ops.knn import knn_edges
 from graphseg.ops.rag import edge_distance
 from graphseg.transforms._base import ImageInput, ImageTransform
 from graphseg.transforms.features import EDGE_FEATURES, NODE_FEATURES, PIXEL_FEATURES, check_features, edge_features
-from graphseg.transforms.superpixels import Cut, check_superpixels, cut
+from graphseg.transforms.superpixels import Cut, check_superpixels, cut_input
 from graphseg.transforms.to_pixel_grid import pixel_graph
 from graphseg.transforms.to_superpixel_rag import region_graph
 
@@ -92,7 +92,7 @@ class ToKNNGraph(ImageTransform):
             graph = pixel_graph(inputs, no_edges, self.node_features, ())
             nodes = {"color": inputs.unit_image().flatten(1).T, "pos": graph.pos}
         else:
-            labels = cut(inputs, self.superpixels, self.num_segments, self.parameters)
+            labels = cut_input(inputs, self.superpixels, self.num_segments, self.parameters)
             graph, nodes = region_graph(inputs, labels, inputs.valid, self.node_features)
         points = self._points(graph, inputs)
         graph.edge_index = self._neighbours(graph, points)

@@ -11,7 +11,7 @@ from graphseg._checks import check_choice
 from graphseg.data.image_graph import ImageGraph
 from graphseg.transforms._base import ImageInput, ImageTransform
 from graphseg.transforms.features import NODE_FEATURES, RAG_EDGE_FEATURES, check_features, rag, region_nodes
-from graphseg.transforms.superpixels import Cut, check_superpixels, cut
+from graphseg.transforms.superpixels import Cut, check_superpixels, cut_input
 
 __all__ = ["ToSuperpixelRAG"]
 
@@ -20,17 +20,19 @@ class ToSuperpixelRAG(ImageTransform):
     """The region adjacency graph of superpixels.
 
     Args:
-        num_segments: about how many superpixels, for "slic" and "watershed" (default 200); None for the others.
-        superpixels: "slic", "felzenszwalb", "quickshift" or "watershed" (scikit-image's); "segments" for the input's
-            own label map (any integers; each value is one region); or a function from the image `[H, W, C]`
-            (floating-point numpy) to labels `[H, W]`.
+        num_segments: about how many superpixels, for "slic", "grid", "slic_skimage" and "watershed" (default 200;
+            exactly so many with `exact=True` for "slic"); None for the others.
+        superpixels: "slic" (`graphseg.ops.slic`) or "grid" (`graphseg.ops.regular_grid`); scikit-image's
+            "slic_skimage", "felzenszwalb", "quickshift" or "watershed"; "segments" for the input's own label map (any
+            integers; each value is one region); or a function from the image `[H, W, C]` (floating-point numpy) to
+            labels `[H, W]`.
         node_features: see `graphseg.transforms.features`.
         edge_features: likewise.
         connectivity: 4 or 8, of the adjacency.
         num_classes: K of the mask. Default: its largest label + 1, which differs between images; give it to batch.
         ignore_index: mask value that counts for no class; None if there is none.
         keep_pixels: keep the image as `pixel_x`.
-        **parameters: of the superpixel method, as scikit-image names them (`compactness`, `scale`, ...).
+        **parameters: of the superpixel method, by its own names (`compactness`, `exact`, `scale`, ...).
 
     Raises:
         ValueError, TypeError: for unknown names, or an input that does not fit (see `ImageTransform`).
@@ -61,7 +63,7 @@ class ToSuperpixelRAG(ImageTransform):
 
     def cut(self, inputs: ImageInput) -> Tensor:
         """The regions of one image: labels `[H, W]`, consecutive from 0 over valid pixels."""
-        return cut(inputs, self.superpixels, self.num_segments, self.parameters)
+        return cut_input(inputs, self.superpixels, self.num_segments, self.parameters)
 
     def convert(self, inputs: ImageInput) -> ImageGraph:
         labels = self.cut(inputs)

@@ -563,11 +563,11 @@ CHANGES: dict[Any, list[dict[str, Any]]] = {
     ToSuperpixelRAG: [{}, {"num_segments": 9}, {"superpixels": "watershed"}, {"superpixels": three_by_three},
                       {"superpixels": functools.partial(blocks, cells=3)},
                       {"superpixels": functools.partial(blocks, cells=4)},
-                      {"compactness": 3.0}, {"compactness": 4.0}, {"sigma": 3.0}, {"connectivity": 8}],
+                      {"compactness": 3.0}, {"compactness": 4.0}, {"exact": True}, {"connectivity": 8}],
     ToKNNGraph: [{}, {"k": 3}, {"by": "both"}, {"by": "features"}, {"position_weight": 2.0}, {"weighted": True},
                  {"sigma": 1.0}, {"superpixels": "pixels"}, {"num_segments": 7}],
     ToInstanceGraph: [{}, {"edges": "knn"}, {"k": 3}, {"max_distance": 4.0}, {"max_distance": 5.0}],
-    ToHierarchy: [{}, {"num_segments": (3, 4)}, {"nested": False}, {"superpixels": "watershed"}, {"sigma": 1.0}],
+    ToHierarchy: [{}, {"num_segments": (3, 4)}, {"nested": False}, {"superpixels": "watershed"}, {"exact": True}],
     ToPascalVOCSP: [{}, {"max_segments": 3}, {"compactness": 10.0}, {"num_classes": 5}],
 }  # fmt: skip
 

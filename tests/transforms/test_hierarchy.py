@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Data
 
+from graphseg.ops import multiscale_slic
 from graphseg.transforms import ToHierarchy, ToSuperpixelRAG
 from graphseg.transforms.features import NODE_FEATURES, RAG_EDGE_FEATURES
 from graphseg.transforms.to_hierarchy import majority_parent
@@ -137,3 +138,12 @@ def test_as_many_scales_as_wanted():
     graph = ToHierarchy((2, 2, 3, 5, 9, 30))(photograph())
     assert graph.validate() and graph.num_levels == 6
     assert graph.scale_assignment.shape[1] == 6
+
+
+def test_slic_is_nested_by_merging_down_to_exactly_the_coarser_counts():
+    graph = ToHierarchy((5, 11, 23), exact=True)(photograph())
+    assert graph.level_sizes.tolist() == [[5, 11, 23]]
+    scales = multiscale_slic(photograph().image, (5, 11, 23), exact=True, nested=True)
+    starts = torch.tensor([0, 5, 16])
+    assert torch.equal(graph.scale_assignment, torch.stack([s.flatten() for s in scales], 1) + starts)
+    assert graph.validate()

@@ -14,7 +14,9 @@ from skimage.segmentation import felzenszwalb, quickshift, slic
 from torch.testing import assert_close
 from torch_geometric.data import Data
 
-from graphseg.transforms import ToHierarchy, ToKNNGraph, ToSuperpixelRAG
+from graphseg.ops import regular_grid
+from graphseg.ops import slic as graphseg_slic
+from graphseg.transforms import ToHierarchy, ToKNNGraph, ToSuperpixelRAG, cut
 from graphseg.transforms.features import NODE_FEATURES, RAG_EDGE_FEATURES, gradient_magnitude
 from tests.label_maps import DEGENERATE, consecutive
 from tests.reference import image_graph as loops
@@ -158,19 +160,71 @@ def test_nodata_has_no_gradient_of_its_own():
 def test_the_methods_are_scikit_images():
     image = photographs()["astronaut"] / np.float32(255)
     found = {
-        "slic": slic(image, 25, start_label=0),
+        "slic_skimage": slic(image, 25, start_label=0),
         "felzenszwalb": felzenszwalb(image, scale=100, sigma=0.8, min_size=50),
         "quickshift": quickshift(image, kernel_size=3, max_dist=6, ratio=0.5, rng=0),
     }
     for name, labels in found.items():
-        graph = ToSuperpixelRAG(25 if name == "slic" else None, name)(photograph())
+        graph = ToSuperpixelRAG(25 if name == "slic_skimage" else None, name)(photograph())
         assert torch.equal(graph.assignment, torch.from_numpy(consecutive(labels)).flatten()), name
+
+
+def test_slic_is_graphsegs_by_default():
+    data = photograph()
+    for parameters in ({}, {"exact": True}, {"adaptive": True, "compactness": 20.0}):
+        graph = ToSuperpixelRAG(25, **parameters)(photograph())
+        assert torch.equal(graph.assignment, graphseg_slic(data.image, 25, **parameters).flatten())
+    assert ToSuperpixelRAG(25, exact=True)(photograph()).num_nodes == 25
+    assert torch.equal(ToSuperpixelRAG(25, "grid")(photograph()).assignment, regular_grid(data.image, 25).flatten())
+
+
+def test_floats_beyond_one_are_brought_to_the_unit_interval_as_a_whole():
+    data = photograph()
+    other = Data(image=data.image.double() * 3 - 100)
+    low, high = data.image.min(), data.image.max()
+    expected = graphseg_slic((data.image - low).double() / (high - low), 25)
+    assert torch.equal(ToSuperpixelRAG(25)(other).assignment, expected.flatten())
+
+
+CUTS = ["slic", "grid", "slic_skimage", "felzenszwalb", "quickshift", "watershed"]
+
+
+@pytest.mark.parametrize("method", CUTS)
+def test_cut_gives_what_the_transform_gives_in_the_form_of_the_images(method):
+    image = photograph().image
+    mask = torch.ones(image.shape[1:], dtype=torch.bool)
+    mask[:4] = False
+    one = cut(image, method=method)
+    assert one.dtype == torch.int64 and one.shape == image.shape[1:]
+    assert torch.equal(one.flatten(), ToSuperpixelRAG(None, method)(Data(image=image)).assignment)
+    batch = cut(torch.stack([image, image.flip(1)]), method=method)
+    assert torch.equal(batch[0], one) and torch.equal(batch[1], cut(image.flip(1), method=method))
+    small = image[:, ::2, ::2].contiguous()
+    listed = cut([image, small], method=method, mask=[mask, None])
+    assert torch.equal(listed[0] < 0, ~mask) and torch.equal(listed[1], cut(small, method=method))
+    found = torch.unique(listed[0][mask])
+    assert torch.equal(found, torch.arange(len(found)))
+
+
+def test_cut_refuses_what_a_method_does_not_take():
+    image = photograph().image
+    with pytest.raises(ValueError, match="method='seeds', expected one of 'slic'"):
+        cut(image, method="seeds")
+    with pytest.raises(ValueError, match="num_segments=9 for 'quickshift', expected None"):
+        cut(image, 9, "quickshift")
+    with pytest.raises(TypeError, match="unexpected arguments \\['scale'\\] for superpixels='slic'"):
+        cut(image, scale=3)
+    with pytest.raises(ValueError, match="volumes for method='watershed'"):
+        cut(image[None, :, None], 9, "watershed")
+    counts = cut(torch.stack([image, image]), [9, 30], exact=True)
+    assert counts.amax((1, 2)).tolist() == [8, 29]
 
 
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [
         ("slic", {"compactness": 1.0}),
+        ("slic_skimage", {"compactness": 1.0}),
         ("felzenszwalb", {"scale": 10.0}),
         ("quickshift", {"max_dist": 2.0}),
         ("watershed", {"compactness": 0.1}),
@@ -184,14 +238,14 @@ def test_parameters_go_to_the_method(method, parameters):
         ToSuperpixelRAG(None, method, compactnes_=3)(photograph())
 
 
-@pytest.mark.parametrize("method", ["slic", "watershed"])
+@pytest.mark.parametrize("method", ["slic", "grid", "slic_skimage", "watershed"])
 def test_the_number_of_superpixels_is_about_what_was_asked_for(method):
     for count in (4, 20, 60):
         found = ToSuperpixelRAG(count, method)(photograph()).num_nodes
         assert count / 2 <= found <= 2 * count
 
 
-@pytest.mark.parametrize("method", ["slic", "felzenszwalb", "quickshift", "watershed"])
+@pytest.mark.parametrize("method", ["slic", "slic_skimage", "felzenszwalb", "quickshift", "watershed"])
 def test_superpixels_are_better_than_one_and_follow_the_image(method):
     graph = ToSuperpixelRAG(None, method)(photograph())
     pixels = to_tensor(photographs()["astronaut"]).double() / 255
@@ -199,7 +253,7 @@ def test_superpixels_are_better_than_one_and_follow_the_image(method):
     assert left < 0.35 * (pixels - pixels.mean((1, 2), keepdim=True)).square().mean()
 
 
-@pytest.mark.parametrize("method", ["slic", "watershed"])
+@pytest.mark.parametrize("method", ["slic", "slic_skimage", "watershed"])
 def test_masked_superpixels_reach_every_valid_pixel_and_none_else(method):
     data = photograph()
     y, x = np.indices(data.mask.shape)
