@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +112,9 @@ class _Listed:
     features: np.ndarray
 
 
-def _listed(image: SlicImage, options: SlicOptions) -> _Listed:
+def _listed(
+    image: SlicImage, options: SlicOptions, pool: ThreadPoolExecutor | None = None, threads: int = 1
+) -> _Listed:
     from graphseg.ops.kernels.slic import lab_levels, order_cells, table_levels
 
     grid, dims = image.grid, image.grid.dims
@@ -123,17 +126,25 @@ def _listed(image: SlicImage, options: SlicOptions) -> _Listed:
     features = np.empty((dims + C, P), np.int32)
     order_cells(grid.shape, grid.cells, mask, tuple(grid.positions(options.unit)), order, starts, features)
     tables = options.tables(C, image.levels.dtype)
-    if isinstance(tables, LabTables):
-        lab_levels(levels.reshape(C, -1), order, tables.gamma, tables.matrix, tables.root, tables.zero, features[dims:])
-    else:
-        table_levels(levels.reshape(C, -1), order, tables, features[dims:])
+    flat = levels.reshape(C, -1)
+
+    def colour(part: slice) -> None:
+        if isinstance(tables, LabTables):
+            gamma, matrix, root, zero = tables
+            lab_levels(flat, order[part], gamma, matrix, root, zero, features[dims:, part])
+        else:
+            table_levels(flat, order[part], tables, features[dims:, part])
+
+    bounds = np.linspace(0, P, threads + 1).astype(int).tolist()
+    parts = [slice(begin, stop) for begin, stop in itertools.pairwise(bounds)]
+    list(map(colour, parts) if pool is None else pool.map(colour, parts))
     return _Listed(order, starts, features)
 
 
 def _find_regions(image: SlicImage, options: SlicOptions, pool: ThreadPoolExecutor | None, threads: int) -> Regions:
     from graphseg.ops.kernels.slic import scatter
 
-    listed = _listed(image, options)
+    listed = _listed(image, options, pool, threads)
     clusters = _cluster(image.grid, listed, options, pool, threads)
     labels = np.full(image.grid.shape, -1, np.int32)
     scatter(listed.order, clusters, labels.reshape(-1))
