@@ -16,7 +16,7 @@ INPUTS := setup.cfg pyproject.toml constraints.txt graphseg/__init__.py
 help:
 	@echo "make demo      real photographs to graphs: a table, and pictures in $(OUT)/"
 	@echo "make test      lint, types and all tests"
-	@echo "make bench     benchmarks against other libraries, into benchmarks/results/"
+	@echo "make bench     benchmarks against other libraries, into benchmarks/results/ (PEERS=python of fast-slic and OpenCV)"
 	@echo "make coverage  tests with line and branch coverage"
 	@echo "make format    mends layout and what the linter can mend"
 	@echo "make clean     removes $(VENV), caches, builds and $(OUT)"
@@ -36,6 +36,7 @@ lint: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	$(RUN) -m benchmarks.converters --out benchmarks/results/converters.json
 	$(RUN) -m benchmarks.pooling --out benchmarks/results/pooling.json
+	$(RUN) -m benchmarks.superpixels --out benchmarks/results/superpixels.json $(if $(PEERS),--peers $(PEERS))
 
 coverage: $(VENV)/.installed-test
 	$(RUN) -m pytest -n $(WORKERS) --cov

@@ -118,7 +118,7 @@ def _listed(
     from graphseg.ops.kernels.slic import lab_levels, order_cells, table_levels
 
     grid, dims = image.grid, image.grid.dims
-    levels = image.levels.cpu().contiguous().numpy()
+    levels = image.levels.cpu().numpy()
     C, P = levels.shape[0], image.num_pixels
     mask = np.empty((0, 0, 0), np.bool_) if image.mask is None else image.mask.cpu().contiguous().numpy()
     order = np.empty(P, np.int32)
@@ -126,7 +126,7 @@ def _listed(
     features = np.empty((dims + C, P), np.int32)
     order_cells(grid.shape, grid.cells, mask, tuple(grid.positions(options.unit)), order, starts, features)
     tables = options.tables(C, image.levels.dtype)
-    flat = levels.reshape(C, -1)
+    flat = levels.reshape(C, -1)  # a view of channels-last images, too
 
     def colour(part: slice) -> None:
         if isinstance(tables, LabTables):

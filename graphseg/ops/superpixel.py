@@ -174,7 +174,7 @@ def _levels(image: Tensor) -> Tensor:
     if cpu:
         from graphseg.ops.kernels.slic import to_levels
 
-        values = image.contiguous().numpy()
+        values = np.ascontiguousarray(image.numpy())
         found = np.empty(values.shape, np.uint16)
         levels, outside = torch.from_numpy(found), to_levels(values.reshape(-1), found.reshape(-1))
     else:
