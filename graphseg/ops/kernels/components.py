@@ -9,10 +9,11 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
-from numba import njit
+
+from graphseg.ops.kernels.compile import njit
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _root(parent, a):
     while parent[a] != a:
         parent[a] = parent[parent[a]]
@@ -20,7 +21,7 @@ def _root(parent, a):
     return a
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _join(parent, a, b):
     """Joins two sets; the smaller id is the root."""
     a, b = _root(parent, a), _root(parent, b)
@@ -30,7 +31,7 @@ def _join(parent, a, b):
         parent[a] = b
 
 
-@njit(nogil=True, cache=True)
+@njit
 def connected_components(labels, components):
     """Parts of equal labels of `[D, H, W]` that hang together (4-connected, in depth 6), numbered by their first pixel.
 
@@ -86,7 +87,7 @@ def connected_components(labels, components):
     return count
 
 
-@njit(nogil=True, cache=True)
+@njit
 def component_sums(components, order, features, sums):
     """Adds every pixel to the sums of its component. `features [F, P]` are of the places `order [P]`."""
     for i in range(order.size):
@@ -96,7 +97,7 @@ def component_sums(components, order, features, sums):
             total[1 + f] += features[f, i]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def renumber(components, number, out):
     """`out[p] = number[components[p]]`, -1 for -1."""
     for p in range(components.size):
@@ -104,7 +105,7 @@ def renumber(components, number, out):
         out[p] = number[a] if a >= 0 else -1
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _colour_distance(a, b, dims):
     """Squared distance of the rounded mean colours of two regions."""
     n, m = a[0], b[0]
@@ -115,7 +116,7 @@ def _colour_distance(a, b, dims):
     return distance
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _energy(a, b):
     """By how much the squared error of positions and colours grows if two regions become one."""
     n, m = np.float64(a[0]), np.float64(b[0])
@@ -126,7 +127,7 @@ def _energy(a, b):
     return n * m / (n + m) * square
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _unite(a, b, parent, sums, follower, last):
     """Makes one region of two; returns its id, the smaller one."""
     a, b = min(a, b), max(a, b)
@@ -137,7 +138,7 @@ def _unite(a, b, parent, sums, follower, last):
     return a
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _neighbours(a, parent, follower, ends, near, seen, out):
     """Writes the regions around region `a`, each once, to `out`; returns their number."""
     seen[a] = a
@@ -157,7 +158,7 @@ def _neighbours(a, parent, follower, ends, near, seen, out):
     return count
 
 
-@njit(nogil=True, cache=True)
+@njit
 def merge_regions(sums, dims, lower, upper, smallest, floor, ceiling):
     """Absorbs and merges the regions of one image along the edges (`lower`, `upper`); `sums` is used up.
 
@@ -244,7 +245,7 @@ def merge_regions(sums, dims, lower, upper, smallest, floor, ceiling):
     return number, left
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _best_cut(places, shape, labels, features, local, inside):
     """The cut into two connected parts that lowers the error of the region `places` the most.
 
@@ -329,7 +330,7 @@ def _best_cut(places, shape, labels, features, local, inside):
     return best
 
 
-@njit(nogil=True, cache=True)
+@njit
 def split_regions(labels, shape, features, sizes, count):
     """Splits connected regions until there are `count`: always the one whose best cut lowers its error the most.
 

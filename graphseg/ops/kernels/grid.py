@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from graphseg.ops.kernels.compile import njit
 
 
-@njit(nogil=True, cache=True)
+@njit
 def fill_offset_edges(depth, height, width, offsets, edge_index):
     """Writes the edges (p, p + offset) of every pixel p to `edge_index`; offsets [K, 3] rise lexicographically."""
     e = 0

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
 
+from graphseg.ops.kernels.compile import njit
 from graphseg.ops.kernels.threads import map_threads
 
-kernel: Any = njit(nogil=True, cache=True)
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -35,13 +34,13 @@ PARALLEL_BUILD = 16384  # points from which one tree is built by several threads
 LAST = np.iinfo(np.int64).max
 
 
-@kernel
+@njit
 def _after(d: float, i: int, e: float, j: int) -> bool:
     """Whether (d, i) comes after (e, j)."""
     return d > e or (d == e and i > j)
 
 
-@kernel
+@njit
 def _sift(dist: Floats, index: Ints, root: int, size: int) -> None:
     d, i = dist[root], index[root]
     while True:
@@ -57,13 +56,13 @@ def _sift(dist: Floats, index: Ints, root: int, size: int) -> None:
     dist[root], index[root] = d, i
 
 
-@kernel
+@njit
 def _heapify(dist: Floats, index: Ints, size: int) -> None:
     for root in range(size // 2 - 1, -1, -1):
         _sift(dist, index, root, size)
 
 
-@kernel
+@njit
 def _sort(dist: Floats, index: Ints, size: int) -> None:
     """Sorts the first `size` pairs in place by (distance, index)."""
     if size <= SORTED_ROOM:
@@ -82,7 +81,7 @@ def _sort(dist: Floats, index: Ints, size: int) -> None:
         _sift(dist, index, 0, end)
 
 
-@kernel
+@njit
 def _offer(dist: Floats, index: Ints, size: int, room: int, d: float, i: int) -> int:
     """Puts (d, i) among the `size` held; a full list drops its last, which must come after (d, i)."""
     if room <= SORTED_ROOM:
@@ -107,7 +106,7 @@ def _offer(dist: Floats, index: Ints, size: int, room: int, d: float, i: int) ->
     return size
 
 
-@kernel
+@njit
 def _halve(s: Floats, dims: int, half: int) -> float:
     """Sum of s[:dims] by repeated halving, `half` being half the power of two; the padding is never touched."""
     while half > 0:
@@ -118,7 +117,7 @@ def _halve(s: Floats, dims: int, half: int) -> float:
     return s[0]
 
 
-@kernel
+@njit
 def _half_of(dims: int) -> int:
     power = 1
     while power < dims:
@@ -126,7 +125,7 @@ def _half_of(dims: int) -> int:
     return power // 2
 
 
-@kernel
+@njit
 def _pair(x: Floats, a: int, b: int, half: int, s: Floats) -> float:
     """The squared distance of rows a and b."""
     dims = x.shape[1]
@@ -136,14 +135,14 @@ def _pair(x: Floats, a: int, b: int, half: int, s: Floats) -> float:
     return _halve(s, dims, half)
 
 
-@kernel
+@njit
 def _gap(q: float, low: float, high: float) -> float:
     """Square of the distance from q to the interval [low, high]."""
     t = max(low - q, q - high, 0.0)
     return t * t
 
 
-@kernel
+@njit
 def _box(boxes: Floats, node: int, q: Floats, half: int, s: Floats) -> float:
     """Lower bound of the squared distance from q to the points of a node."""
     dims = q.size
@@ -161,7 +160,7 @@ def _box(boxes: Floats, node: int, q: Floats, half: int, s: Floats) -> float:
     return _halve(s, dims, half)
 
 
-@kernel
+@njit
 def _leaf(xt: Floats, lo: int, hi: int, q: Floats, half: int, rows: Floats) -> None:
     """Squared distances from q to the points lo .. hi, into rows[0]. Rows are sliced so that loops vectorise."""
     dims, n = xt.shape[0], hi - lo
@@ -202,7 +201,7 @@ def _leaf(xt: Floats, lo: int, hi: int, q: Floats, half: int, rows: Floats) -> N
         half //= 2
 
 
-@kernel
+@njit
 def _select(keys: Floats, order: Ints, lo: int, hi: int, mid: int) -> None:
     """Moves the mid - lo smallest keys of lo .. hi to the front (Hoare's selection); `order` follows."""
     hi -= 1
@@ -228,7 +227,7 @@ def _select(keys: Floats, order: Ints, lo: int, hi: int, mid: int) -> None:
             return
 
 
-@kernel
+@njit
 def _build(
     x: Floats,
     xt: Floats,
@@ -279,7 +278,7 @@ def _build(
         start, count = 2 * start + 1, 2 * count
 
 
-@kernel
+@njit
 def _build_clouds(
     x: Floats,
     xt: Floats,
@@ -301,7 +300,7 @@ def _build_clouds(
             _build(x, xt, order, keys, span, boxes, first, offset[c], 0, depth[c] + 1, True)
 
 
-@kernel
+@njit
 def _search(
     xt: Floats,
     order: Ints,
@@ -375,7 +374,7 @@ def _search(
     return leaves
 
 
-@kernel
+@njit
 def _query(
     xt: Floats,
     order: Ints,
@@ -440,7 +439,7 @@ def _query(
     return leaves
 
 
-@kernel
+@njit
 def _count(
     xt: Floats,
     order: Ints,
@@ -490,7 +489,7 @@ def _count(
         counts[order[t]] = min(found, most)
 
 
-@kernel
+@njit
 def _centre(x: Floats, ptr: Ints, begin: int, end: int, z: Floats, norm: Floats) -> None:
     dims = x.shape[1]
     mean = np.empty(dims)
@@ -510,7 +509,7 @@ def _centre(x: Floats, ptr: Ints, begin: int, end: int, z: Floats, norm: Floats)
             norm[i] = total
 
 
-@kernel
+@njit
 def _key(value: float, index: int, mask: int) -> float:
     """`value` with `index` in the last bits of its float64 mantissa: one number to compare and to move.
 
@@ -521,17 +520,17 @@ def _key(value: float, index: int, mask: int) -> float:
     return np.int64((np.float64(value).view(np.int64) & ~mask) | index).view(np.float64)
 
 
-@kernel
+@njit
 def _value(key: float, mask: int) -> float:
     return np.int64(np.float64(key).view(np.int64) & ~mask).view(np.float64)
 
 
-@kernel
+@njit
 def _index(key: float, mask: int) -> int:
     return int(np.float64(key).view(np.int64) & mask)
 
 
-@kernel
+@njit
 def _ceiling(up: Floats, n: int, room: int) -> float:
     """A number above at least `room` of up[:n], and not above many more: those need not be inserted, then shifted out.
 
@@ -560,7 +559,7 @@ def _ceiling(up: Floats, n: int, room: int) -> float:
     return ceiling
 
 
-@kernel
+@njit
 def _least(up: Floats, n: int, room: int, mask: int, held: Floats, spare: Floats, none: Ints) -> None:
     """The least `room` keys of up[:n], sorted, into held.
 
@@ -598,7 +597,7 @@ def _least(up: Floats, n: int, room: int, mask: int, held: Floats, spare: Floats
         _sort(held, none, room)
 
 
-@kernel
+@njit
 def _products(zt: Floats, i: int, first: int, n: int, out: Floats) -> None:
     """<z_i, z_j> for the n points j from `first`, of zt [D, P]; four dimensions at a time."""
     dims = zt.shape[0]
@@ -630,7 +629,7 @@ class Certain(NamedTuple):
     dist: Floats  # [E] or [0]
 
 
-@kernel
+@njit
 def _certify(
     x: Floats,
     upper: Floats,

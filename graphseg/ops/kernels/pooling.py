@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit
+from graphseg.ops.kernels.compile import njit
 
 
-@njit(nogil=True, cache=True)
+@njit
 def sum_rows(x, ids, total):
     """total[ids[p]] += x[p], rows of `x [P, C]` to rows of `total [N, C]`."""
     C = x.shape[1]
@@ -15,7 +15,7 @@ def sum_rows(x, ids, total):
             total[a, c] += x[p, c]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def sum_columns(x, ids, total):
     """total[c, ids[p]] += x[c, p], for channels-first `x [C, P]` and `total [C, N]`."""
     for c in range(x.shape[0]):

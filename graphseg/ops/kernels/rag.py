@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from graphseg.ops.kernels.compile import njit
 
 
-@njit(nogil=True, cache=True)
+@njit
 def count_regions(labels):
     """Returns (number of regions, first id that is missing or -1, smallest label); labels under 0 are no region."""
     P = labels.size
@@ -31,7 +32,7 @@ def count_regions(labels):
     return max(top + 1, 0), missing, low
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _pairs(labels, offsets, strength):
     """All adjacent pixel pairs that lie in two regions, in scan order: smaller id, larger id, mean strength."""
     D, H, W = labels.shape
@@ -64,7 +65,7 @@ def _pairs(labels, offsets, strength):
     return lower[:M], upper[:M], value[:M]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def region_adjacency(labels, num_regions, offsets, strength, quantiles):
     """Edges of one label map `[D, H, W]` and statistics of the boundary strength along each.
 
@@ -159,7 +160,7 @@ def region_adjacency(labels, num_regions, offsets, strength, quantiles):
     return first[:E].copy(), second[:E].copy(), length[:E].copy(), mean[:e].copy(), std[:e].copy(), quantile[:e].copy()
 
 
-@njit(nogil=True, cache=True)
+@njit
 def edge_lengths(values, source, target, length):
     """length[e] = |values[source[e]] - values[target[e]]|, of `values [N, C]`."""
     C = values.shape[1]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from graphseg.ops.kernels.compile import njit
 
 
-@njit(nogil=True, cache=True)
+@njit
 def find_runs(labels):
     """Maximal horizontal runs of one label in `[D, H, W]`: rows (z, y, begin, end, label) of `[R, 5]`, int32.
 
@@ -31,7 +32,7 @@ def find_runs(labels):
     return runs[:R].copy()
 
 
-@njit(nogil=True, cache=True)
+@njit
 def region_extents(runs, num_regions):
     """area [N], coordinate sums [N, 3] (x, y, z) and bounding boxes [N, 6] (x, y, z from; x, y, z to, exclusive)."""
     N = num_regions
@@ -56,7 +57,7 @@ def region_extents(runs, num_regions):
     return area, total, box
 
 
-@njit(nogil=True, cache=True)
+@njit
 def region_moments(runs, centroid):
     """Central moments [N, 10]: xx, xy, yy, xz, yz, zz, xxx, xxy, xyy, yyy, sums over pixels of products of x - mean."""
     moments = np.zeros((centroid.shape[0], 10), np.float64)
@@ -84,7 +85,7 @@ def region_moments(runs, centroid):
     return moments
 
 
-@njit(nogil=True, cache=True)
+@njit
 def region_values(runs, image, num_regions):
     """mean, std, min, max [N, C] of a floating-point `image [C, D, H, W]`, in float64; std is the population's.
 
@@ -123,7 +124,7 @@ def region_values(runs, image, num_regions):
     return mean, std, table[:, :, 3].copy(), table[:, :, 4].copy()
 
 
-@njit(nogil=True, cache=True)
+@njit
 def region_integer_values(runs, image, num_regions):
     """As `region_values` for an image of uint8 or uint16, by sums of integers, which are exact."""
     N, C = num_regions, image.shape[0]
@@ -159,7 +160,7 @@ def region_integer_values(runs, image, num_regions):
     return mean, std, table[:, :, 2].astype(np.float64), table[:, :, 3].astype(np.float64)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def region_histogram(runs, image, num_regions, bins, low, high):
     """Counts [N, C, bins] over equal bins of [low, high]; values outside fall into the end bins."""
     C = image.shape[0]
@@ -174,7 +175,7 @@ def region_histogram(runs, image, num_regions, bins, low, high):
     return counts
 
 
-@njit(nogil=True, cache=True)
+@njit
 def region_label_counts(runs, target, num_regions, num_classes, ignore_index):
     """Counts [N, K] of each class, and the first label that is neither a class nor `ignore_index` (else -1)."""
     counts = np.zeros((num_regions, num_classes), np.int64)
@@ -188,7 +189,7 @@ def region_label_counts(runs, target, num_regions, num_classes, ignore_index):
     return counts
 
 
-@njit(nogil=True, cache=True)
+@njit
 def region_perimeter(labels, num_regions):
     """Border pixels [N, 3] of one map `[H, W]`, by the length they stand for: 1, sqrt(2), (1 + sqrt(2)) / 2.
 
@@ -231,7 +232,7 @@ def region_perimeter(labels, num_regions):
     return counts
 
 
-@njit(nogil=True, cache=True)
+@njit
 def arctan2(y, x, out):
     """out[i] = atan2(y[i], x[i]), one by one."""
     for i in range(y.size):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from graphseg.ops.kernels.compile import njit
 
 
-@njit(nogil=True, cache=True)
+@njit
 def order_cells(shape, cells, mask, steps, order, starts, features):
     """Lists the pixels of `shape` (D, H, W) cell by cell, in scan order within each.
 
@@ -44,7 +45,7 @@ def order_cells(shape, cells, mask, steps, order, starts, features):
     return i
 
 
-@njit(nogil=True, cache=True)
+@njit
 def to_levels(values, out):
     """`out = floor(65535 values + 1 / 2)`. Returns the number of values outside [0, 1], NaN among them."""
     outside = 0
@@ -57,7 +58,7 @@ def to_levels(values, out):
     return outside
 
 
-@njit(nogil=True, cache=True)
+@njit
 def lab_levels(channels, order, gamma, matrix, root, zero, out):
     """CIELAB in fixed point, `out [3, P]`, of `channels [3, *]` at the places `order`; see `color.lab_tables`."""
     m = matrix
@@ -72,7 +73,7 @@ def lab_levels(channels, order, gamma, matrix, root, zero, out):
         out[2, i] = (200 * (y - z) + 128) >> 8
 
 
-@njit(nogil=True, cache=True)
+@njit
 def table_levels(channels, order, table, out):
     """`out[c, i] = table[channels[c, order[i]]]`."""
     for c in range(channels.shape[0]):
@@ -80,7 +81,7 @@ def table_levels(channels, order, table, out):
             out[c, i] = table[channels[c, order[i]]]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def sum_cells(features, starts, labels, sums):
     """Every pixel to its own cell: fills `labels [P]` and `sums [G, 1 + F]` (count, then the features)."""
     for g in range(starts.size - 1):
@@ -94,7 +95,7 @@ def sum_cells(features, starts, labels, sums):
             sums[g, 1 + f] = total
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _nearest_of_nine(v0, v1, v2, v3, v4, centres, nearest):
     """The first of the nearest centres `[9, 5]` of every pixel: all nine at once, so that a pixel is read once."""
     for i in range(nearest.size):
@@ -118,7 +119,7 @@ def _nearest_of_nine(v0, v1, v2, v3, v4, centres, nearest):
         nearest[i] = found
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _nearest(features, begin, centres, nearest, best, distance):
     """`_nearest_of_nine` for any number of features and centres `[K, F]`."""
     best[:] = 2147483647
@@ -136,7 +137,7 @@ def _nearest(features, begin, centres, nearest, best, distance):
             nearest[i] = np.int32(j) if closer else nearest[i]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _nearest_adaptive(features, begin, dims, centres, scale, nearest, best, distance, squares):
     """The first of the nearest by `scale[j, 0] * (distance in place)^2 + scale[j, 1] * (distance in colour)^2`."""
     best[:] = np.inf
@@ -161,7 +162,7 @@ def _nearest_adaptive(features, begin, dims, centres, scale, nearest, best, dist
             nearest[i] = np.int32(j) if closer else nearest[i]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def assign(features, starts, neighbours, centres, scale, dims, first, stop, labels, change):
     """Moves the pixels of cells `first` to `stop` to the nearest centre around theirs, of equals the first.
 
@@ -242,7 +243,7 @@ def assign(features, starts, neighbours, centres, scale, dims, first, stop, labe
     return moved
 
 
-@njit(nogil=True, cache=True)
+@njit
 def farthest_colour(features, dims, labels, centres, farthest):
     """`farthest[k]`: the largest squared distance in colour of a pixel of k from its centre."""
     for i in range(labels.size):
@@ -254,7 +255,7 @@ def farthest_colour(features, dims, labels, centres, farthest):
         farthest[k] = max(farthest[k], d)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def scatter(order, values, out):
     """`out[order[i]] = values[i]`."""
     for i in range(order.size):
