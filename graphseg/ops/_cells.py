@@ -70,26 +70,29 @@ def cell_grid(
 
     Where a mask leaves `num_pixels` of the image, the whole grid has accordingly more cells.
     """
-    lengths = shape[3 - dims :]
-    sizes = [length * size for length, size in zip(lengths, spacing[3 - dims :], strict=True)]
+    axes = range(3 - dims, 3)
+    sizes = {a: shape[a] * spacing[a] for a in axes}
     wanted = min(num_segments * math.prod(shape) / max(num_pixels, 1), float(math.prod(shape)))
-    step = (math.prod(sizes) / wanted) ** (1 / dims)
+    order = sorted(axes, key=lambda a: (sizes[a], -a))  # the longest axis makes up for the rounding of the others
 
-    def fit(count: float, length: int) -> int:
-        return min(max(int(count), 1), length)
+    def fit(count: float, axis: int) -> int:
+        return min(max(int(count), 1), shape[axis])
 
-    choices = [
-        {fit(math.floor(size / step), length), fit(math.ceil(size / step), length)}
-        for size, length in zip(sizes, lengths, strict=True)
-    ]
+    choices = []
+    for i, axis in enumerate(order[:-1]):
+        rest = order[i:]
+        step = (math.prod(sizes[a] for a in rest) / wanted) ** (1 / len(rest))  # axes thinner than a step fell away
+        choices.append(sorted({fit(math.floor(sizes[axis] / step), axis), fit(math.ceil(sizes[axis] / step), axis)}))
     found = []
-    for counts in itertools.product(*map(sorted, choices[:-1])):
+    for counts in itertools.product(*choices):
         last = wanted / math.prod(counts)
-        cells = (*counts, fit(math.ceil(last - 1e-9) if at_least else round(last), lengths[-1]))
-        form = sum(abs(math.log(size / (n * step))) for size, n in zip(sizes, cells, strict=True))
-        found.append((4 * abs(math.log(math.prod(cells) / wanted)) + form, cells))
-    cells = min(found)[1]
-    longest = max(size / n for size, n in zip(sizes, cells, strict=True))
-    Z, Y, X = cells if dims == 3 else (1, *cells)
+        full = dict.fromkeys(range(3), 1) | dict(zip(order, counts, strict=False))
+        full[order[-1]] = fit(math.ceil(last - 1e-9) if at_least else round(last), order[-1])
+        sides = [math.log(sizes[a] / full[a]) for a in axes]
+        form = sum(abs(side - sum(sides) / dims) for side in sides)
+        found.append((4 * abs(math.log(math.prod(full.values()) / wanted)) + form, full[0], full[1], full[2]))
+    Z, Y, X = min(found)[1:]
+    step = (math.prod(sizes.values()) / wanted) ** (1 / dims)
+    longest = max(sizes[a] / n for a, n in enumerate((Z, Y, X)) if a in sizes)
     # A step is at least half the longest side of a cell, also in images of one row: distances stay bounded.
     return CellGrid(shape, (Z, Y, X), dims, max(step, longest / 2), spacing)

@@ -43,7 +43,11 @@ class SlicImage:
 
 @dataclass(frozen=True)
 class SlicOptions:
-    """What holds for all images of a call: `scale` levels are a unit of colour, `unit` levels a step in place."""
+    """What holds for all images of a call.
+
+    `scale` levels are a unit of colour, `unit` levels a step in place; `start` is the squared distance in colour that
+    the adaptive variant begins with.
+    """
 
     lab: bool
     iterations: int
@@ -52,6 +56,7 @@ class SlicOptions:
     spacing: tuple[float, float, float]
     scale: float
     unit: float
+    start: int
 
     @classmethod
     def of(
@@ -65,9 +70,15 @@ class SlicOptions:
         spacing: tuple[float, float, float],
     ) -> SlicOptions:
         """As many levels as squared distances in 32 bits allow. They depend on nothing that an image could change."""
-        extent = (_LAB_EXTENT if lab else 100**2) + dims * (_REACH * compactness) ** 2
-        scale = min(_MOST_LEVELS, math.sqrt(_LARGEST / extent))
-        return cls(lab, iterations, adaptive, min_size, spacing, scale, scale * compactness)
+        colours = math.sqrt(_LAB_EXTENT if lab else 100**2)
+        places = math.sqrt(dims) * _REACH
+        # The adaptive variant only begins with the compactness, and tells places and colours apart whatever it is.
+        weight = min(max(compactness, 1.0), 100.0) if adaptive else compactness
+        scale = min(_MOST_LEVELS, math.sqrt(_LARGEST) / math.hypot(colours, places * weight))
+        # In this form because `weight` may be as large as a float can be.
+        unit = min(_MOST_LEVELS * weight, math.sqrt(_LARGEST) / math.hypot(colours / weight, places)) if weight else 0.0
+        start = max(round(min(scale * compactness, 2.0**31) ** 2), 1)
+        return cls(lab, iterations, adaptive, min_size, spacing, scale, unit, start)
 
     def tables(self, channels: int, dtype: torch.dtype) -> LabTables | np.ndarray:
         """CIELAB's tables; or of channels as they are, the level of every value: 0 to 100 / sqrt(C), so that black is
@@ -98,7 +109,7 @@ def split(image: SlicImage, regions: Regions, count: int, options: SlicOptions) 
     flat = np.zeros((listed.features.shape[0], regions.components.numel()), np.int32)
     flat[:, listed.order] = listed.features
     labels = regions.labels().cpu().numpy().astype(np.int32).ravel()
-    split_regions(labels, image.grid.shape, flat, np.ascontiguousarray(regions.sums[:, 0]), count)
+    split_regions(labels, image.grid.shape, flat, image.grid.dims, np.ascontiguousarray(regions.sums[:, 0]), count)
     found = region_graph(labels.reshape(image.grid.shape), listed.order, listed.features, image.grid.dims)
     return replace(found, components=found.components.to(image.levels.device))
 
@@ -164,7 +175,7 @@ def _cluster(
     sums = np.zeros((G, 1 + F), np.int64)
     sum_cells(features, starts, labels, sums)
     centres = np.zeros((G, F), np.int32)
-    farthest = np.full(G, max(round(options.unit**2), 1), np.int64)
+    farthest = np.full(G, options.start, np.int64)
     scale = np.empty((0, 2), np.float64)
     bounds = np.searchsorted(starts, np.linspace(0, starts[-1], threads + 1)[1:-1])
     parts = list(zip([0, *bounds.tolist()], [*bounds.tolist(), G], strict=True))

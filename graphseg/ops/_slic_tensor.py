@@ -53,7 +53,7 @@ def _cluster(pixels: CellPixels, features: Tensor, dims: int, options: SlicOptio
         origin = features[block.pixels[:, 0]]  # [g, F]
         blocks.append((block, origin, (features[block.pixels.clamp(min=0)] - origin[:, None]).double()))
     centres = sums.new_zeros(G, F)
-    farthest = torch.full((G,), max(round(options.unit**2), 1), device=at.device)
+    farthest = torch.full((G,), options.start, device=at.device)
     for turn in range(options.iterations):
         count = sums[:, :1]
         mean = torch.div(2 * sums[:, 1:] + count, 2 * count.clamp(min=1), rounding_mode="floor")

@@ -31,8 +31,11 @@ class ImageStack:
                 want = images.shape[1:] if images.dim() == 3 else (images.shape[0], *images.shape[2:])
                 check_shape("mask", check_tensor("mask", mask), want)
             masks = [None] * len(given) if mask is None else [mask] if images.dim() == 3 else list(mask)
-            images_dims = 3 if images.dim() == 5 else 2
-            dims = [images_dims] * len(given)
+            self.dims = 3 if images.dim() == 5 else 2
+            self.channels = images.shape[-1 - self.dims]
+            dims = [self.dims] * len(given)
+        elif not isinstance(images, Sequence):
+            raise TypeError(f"got {type(images).__name__} for images, expected a torch.Tensor or a list of them")
         else:
             given = [check_tensor("images", image) for image in images]
             masks = [None] * len(given) if mask is None else list(mask)
@@ -44,13 +47,13 @@ class ImageStack:
                 if image.dim() not in (3, 4):
                     raise ValueError(f"got shape {list(image.shape)} in images, expected [C, H, W] or [C, D, H, W]")
             dims = [image.dim() - 1 for image in given]
+            self.dims = dims[0] if dims else 2
+            self.channels = given[0].shape[0] if given else 3
         kinds = {(image.shape[0], image.dtype, image.device, d) for image, d in zip(given, dims, strict=True)}
         if len(kinds) > 1:
             raise ValueError(
                 f"got images of {len(kinds)} kinds, expected one number of channels and of axes, one dtype and device"
             )
-        self.dims = dims[0] if dims else 2
-        self.channels = given[0].shape[0] if given else 3
         self.images = [image if self.dims == 3 else image[:, None] for image in given]
         for image in self.images:
             if 0 in image.shape:
@@ -92,7 +95,9 @@ def segment_counts(num_segments: int | Sequence[int] | Tensor, images: int) -> l
     if is_integer(num_segments):
         check_positive_int("num_segments", num_segments)  # type: ignore[arg-type]
         return [int(num_segments)] * images  # type: ignore[arg-type]
-    counts = num_segments.tolist() if isinstance(num_segments, Tensor) else list(num_segments)  # type: ignore[arg-type]
+    if not isinstance(num_segments, Tensor | Sequence):
+        raise TypeError(f"got {type(num_segments).__name__} for num_segments, expected an int or one for each image")
+    counts = num_segments.tolist() if isinstance(num_segments, Tensor) else list(num_segments)
     if not isinstance(counts, list) or len(counts) != images:
         raise ValueError(f"got {num_segments} for num_segments, expected one number or one for each of {images} images")
     for count in counts:

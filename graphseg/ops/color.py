@@ -42,11 +42,16 @@ def rgb_to_lab(images: Tensor) -> Tensor:
     if at is None:
         raise ValueError(f"got shape {list(given.shape)} for images, expected [..., 3, H, W]")
     rgb = given.movedim(at, -1)
+    with torch.autocast(given.device.type, enabled=False):
+        return _to_lab(rgb).movedim(-1, at)
+
+
+def _to_lab(rgb: Tensor) -> Tensor:
     linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     xyz = linear @ torch.as_tensor((_XYZ / _WHITE[:, None]).T, dtype=rgb.dtype, device=rgb.device)
     root = torch.where(xyz > _KNEE, xyz.clamp(min=_KNEE) ** (1 / 3), 7.787 * xyz + 16 / 116)
     x, y, z = root.unbind(-1)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], at if at == -3 else -4)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
 class LabTables(NamedTuple):

@@ -66,9 +66,14 @@ class SoftSuperpixels:
 
         Returns:
             int64 labels in the form of the images, in each from 0 without gaps; -1 outside the mask.
+
+        Raises:
+            ValueError: for a negative min_size.
         """
         from graphseg.ops.kernels.threads import map_threads
 
+        if not (math.isfinite(min_size) and min_size >= 0):
+            raise ValueError(f"got min_size={min_size}, expected a finite number that is not negative")
         pixel, node = self.edge_index
         weight = self.weight.detach()
         top = weight.new_zeros(self.num_pixels).scatter_reduce(0, pixel, weight, "amax")
@@ -128,8 +133,13 @@ def soft_slic(
     check_positive_int("iterations", iterations)
     if not (math.isfinite(compactness) and compactness >= 0):
         raise ValueError(f"got compactness={compactness}, expected a finite number that is not negative")
-    if not float(temperature) > 0:
-        raise ValueError(f"got temperature={float(temperature)}, expected a positive number")
+    if isinstance(temperature, Tensor):
+        if temperature.numel() != 1:
+            raise ValueError(f"got shape {list(temperature.shape)} for temperature, expected a single number")
+        temperature = temperature.reshape(())
+    value = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
+    if not value > 0:
+        raise ValueError(f"got temperature={value}, expected a positive number")
     for image in stack.images:
         if not image.is_floating_point():
             raise TypeError(f"got dtype {image.dtype} for features, expected floating-point")
@@ -143,6 +153,8 @@ def soft_slic(
     dtype = values.dtype if values.dtype == torch.float64 else torch.float32
     step = values.new_tensor([grid.step for grid in grids], dtype=dtype)[pixels.image]  # [P]
     scale = values.new_tensor(size[3 - stack.dims :], dtype=dtype) * compactness
+    if isinstance(temperature, Tensor):
+        temperature = temperature.to(values.device, dtype)
     places = pixels.place[:, 3 - stack.dims :] * scale / step[:, None]  # [P, dims]
     with torch.autocast(values.device.type, enabled=False):
         full = torch.cat([values.to(dtype), places], 1)  # [P, F]
@@ -212,9 +224,12 @@ class _Block:
     def shares(self, centres: Tensor, temperature: float | Tensor) -> Tensor:
         """`[g, S, J]`: what every pixel gives to the centres around it."""
         near = centres[self.near] - self.origin[:, None]  # [g, J, F]
-        # |value|^2 is the same for all centres of a pixel and falls out of the softmax.
+        # |value|^2 is the same for all centres of a pixel and falls out of the softmax, and so does the least distance:
+        # without it, the nearest centre keeps its share at the lowest temperatures.
         distance = near.square().sum(2)[:, None] - 2 * torch.bmm(self.values, near.transpose(1, 2))
-        return torch.softmax((-distance / temperature).masked_fill(self.missing[:, None], -torch.inf), 2)
+        missing = self.missing[:, None]
+        least = distance.detach().masked_fill(missing, torch.inf).amin(2, keepdim=True)
+        return torch.softmax(((least - distance) / temperature).masked_fill(missing, -torch.inf), 2)
 
     def add(self, total: Tensor, share: Tensor) -> Tensor:
         """`total [G, F + 1]` with the weighted sums of features, and of weights, that this block gives."""

@@ -155,9 +155,13 @@ def regular_grid(
         return stack.pack([])
     grids = [grid_of(stack, b, count) for b, count in enumerate(counts)]
     pixels = cell_pixels(grids, stack.masks, stack.images[0].device)
-    node = pixels.cell_nodes()
-    first = node[pixels.first_cell]  # the first node of every image
-    labels = torch.where(pixels.inside, node[pixels.cell] - first[pixels.image], -1)
+    at = torch.nonzero(pixels.inside)[:, 0]
+    first = at.new_full((len(pixels.filled),), len(pixels.inside))
+    first = first.scatter_reduce(0, pixels.cell[at], at, "amin")  # the first pixel of every cell
+    node = torch.empty_like(first)
+    node[first.argsort(stable=True)] = torch.arange(len(first), device=first.device)
+    start = at.new_full((len(grids),), len(first)).scatter_reduce(0, pixels.image[at], node[pixels.cell[at]], "amin")
+    labels = torch.where(pixels.inside, node[pixels.cell] - start[pixels.image], -1)
     return stack.pack([part.view(grid.shape) for part, grid in zip(labels.split(pixels.lengths), grids, strict=True)])
 
 

@@ -64,7 +64,7 @@ def cells_of(mask: Array, cells: Place) -> Labels:
 
 
 def cluster(
-    features: Array, dims: int, cells: Place, iterations: int, mask: Array, unit: float, adaptive: bool
+    features: Array, dims: int, cells: Place, iterations: int, mask: Array, unit: float, adaptive: bool, start: int
 ) -> Labels:
     """Every pixel to the nearest of the centres that began in its own cell or in one of those around it."""
     own = cells_of(mask, cells)
@@ -84,7 +84,7 @@ def cluster(
         for k, places in members(labels).items():
             total = [sum(column) for column in zip(*(value[p] for p in places), strict=True)]
             centres[k] = [rounded(t, len(places)) for t in total]
-        farthest = dict.fromkeys(began, max(round(unit**2), 1) if turn == 0 else 1)
+        farthest = dict.fromkeys(began, start if turn == 0 else 1)
         if turn > 0:
             for place, k in labels.items():
                 farthest[k] = max(farthest[k], squared(value[place][dims:], centres[k][dims:]))
@@ -211,24 +211,25 @@ def unite(labels: Labels, a: int, b: int) -> None:
             labels[place] = min(a, b)
 
 
-def split(labels: Labels, features: Array, count: int) -> Labels:
+def split(labels: Labels, features: Array, dims: int, count: int) -> Labels:
     """Cuts regions in two until there are `count`: always the one whose best cut lowers its error the most."""
     labels = parts(labels)
-    cuts = {a: best_cut(places, features) for a, places in members(labels).items()}
+    cuts = {a: best_cut(places, features, dims) for a, places in members(labels).items()}
     while len(cuts) < count:
         a = min(cuts, key=lambda k: (-cuts[k][0], k))
         for place in cuts[a][1]:
             labels[place] = len(cuts)
         regions = members(labels)
         for b in (a, len(cuts)):
-            cuts[b] = best_cut(regions[b], features)
+            cuts[b] = best_cut(regions[b], features, dims)
     return labels
 
 
-def best_cut(places: list[Place], features: Array) -> tuple[float, list[Place]]:
+def best_cut(places: list[Place], features: Array, dims: int) -> tuple[float, list[Place]]:
     """By how much the best cut of a region lowers its error, and the part without the first place.
 
-    Cuts are those of one edge of the tree that joins likest neighbours first; of equals those along the shorter side.
+    Cuts are those of one edge of the tree that joins neighbours of likest colour first; of equals along the shorter
+    side.
     """
     if len(places) == 1:
         return -1.0, []
@@ -238,7 +239,7 @@ def best_cut(places: list[Place], features: Array) -> tuple[float, list[Place]]:
         for place in places:
             other = tuple(p + s for p, s in zip(place, STEPS[2 - axis], strict=True))
             if other in places:
-                weight = squared(*([int(row[p]) for row in features] for p in (place, other)))
+                weight = squared(*([int(row[p]) for row in features[dims:]] for p in (place, other)))
                 edges.append((weight, turn, place, other))
     group = {place: i for i, place in enumerate(places)}
     tree = []
@@ -277,12 +278,13 @@ def slic(
     exact: bool,
     unit: float = 1.0,
     adaptive: bool = False,
+    start: int = 1,
 ) -> Array:
     """Labels `[D, H, W]`, numbered by their first pixel; -1 outside the mask."""
-    labels = parts(cluster(features, dims, cells, iterations, mask, unit, adaptive))
+    labels = parts(cluster(features, dims, cells, iterations, mask, unit, adaptive, start))
     labels = absorb(labels, features, dims, ceil(min_size * len(labels) / num_segments), num_segments if exact else 1)
     if exact:
-        labels = split(merge(labels, features, num_segments), features, num_segments)
+        labels = split(merge(labels, features, num_segments), features, dims, num_segments)
     return as_map(labels, mask.shape)
 
 

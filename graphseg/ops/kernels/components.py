@@ -246,38 +246,37 @@ def merge_regions(sums, dims, lower, upper, smallest, floor, ceiling):
 
 
 @njit
-def _best_cut(places, shape, labels, features, local, inside):
+def _best_cut(places, shape, labels, features, dims, local, inside):
     """The cut into two connected parts that lowers the error of the region `places` the most.
 
-    Cuts are those of one edge of the tree that joins likest neighbours first (ties: along the shorter side first).
+    Cuts are those of one edge of the tree that joins neighbours of likest colour first (ties: along the shorter side).
     Marks one of the parts in `inside [n]`; returns the gain, -1 for a single pixel.
     """
     n = places.size
     F = features.shape[0]
-    dims = len(shape)
     step = (shape[1] * shape[2], shape[2], 1)
     low = np.full(3, 2147483647, np.int64)
     high = np.zeros(3, np.int64)
     for i in range(n):
         p = places[i]
         local[p] = i
-        for d in range(dims):
+        for d in range(3):
             at = p // step[d] % shape[d]
             low[d] = min(low[d], at)
             high[d] = max(high[d], at)
     inside[:n] = False
     if n < 2:
         return -1.0
-    source = np.empty(dims * n, np.int32)
-    target = np.empty(dims * n, np.int32)
-    weight = np.empty(dims * n, np.int64)
+    source = np.empty(3 * n, np.int32)
+    target = np.empty(3 * n, np.int32)
+    weight = np.empty(3 * n, np.int64)
     M = 0
     for d in np.argsort(high - low, kind="mergesort"):
         for i in range(n):
             p = places[i]
             if p // step[d] % shape[d] + 1 < shape[d] and labels[p + step[d]] == labels[p]:
                 source[M], target[M], weight[M] = i, local[p + step[d]], 0
-                for f in range(F):
+                for f in range(dims, F):
                     e = np.int64(features[f, p]) - features[f, p + step[d]]
                     weight[M] += e * e
                 M += 1
@@ -331,7 +330,7 @@ def _best_cut(places, shape, labels, features, local, inside):
 
 
 @njit
-def split_regions(labels, shape, features, sizes, count):
+def split_regions(labels, shape, features, dims, sizes, count):
     """Splits connected regions until there are `count`: always the one whose best cut lowers its error the most.
 
     `labels [P]` (flat of `shape` (D, H, W), ids from 0 by `sizes`, -1 outside) are changed in place; the part that was
@@ -353,12 +352,12 @@ def split_regions(labels, shape, features, sizes, count):
     inside = np.empty(labels.size, np.bool_)
     gains = [(0.0, 0) for _ in range(0)]
     for a in range(N):
-        gains.append((-_best_cut(places[begin[a] : stop[a]], shape, labels, features, local, inside), a))
+        gains.append((-_best_cut(places[begin[a] : stop[a]], shape, labels, features, dims, local, inside), a))
     heapq.heapify(gains)
     for N in range(sizes.size, count):
         _, a = heapq.heappop(gains)
         region = places[begin[a] : stop[a]].copy()
-        _best_cut(region, shape, labels, features, local, inside)
+        _best_cut(region, shape, labels, features, dims, local, inside)
         i, j = begin[a], stop[a]
         for m in range(region.size):
             if not inside[m]:
@@ -372,5 +371,5 @@ def split_regions(labels, shape, features, sizes, count):
                 labels[region[m]] = N
                 i += 1
         for b in (a, N):
-            gain = _best_cut(places[begin[b] : stop[b]], shape, labels, features, local, inside)
+            gain = _best_cut(places[begin[b] : stop[b]], shape, labels, features, dims, local, inside)
             heapq.heappush(gains, (-gain, b))
