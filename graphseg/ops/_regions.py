@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,17 +45,23 @@ class Regions:
         return torch.from_numpy(out)
 
 
-def region_graph(labels: np.ndarray, order: np.ndarray, features: np.ndarray, dims: int) -> Regions:
+def region_graph(
+    labels: np.ndarray, order: np.ndarray, features: np.ndarray, dims: int, pool: ThreadPoolExecutor | None = None
+) -> Regions:
     """The connected parts of `labels [D, H, W]` (int32, under 0: none); `features [F, P]` are of places `order [P]`."""
     from graphseg.ops.kernels.components import component_sums, connected_components
     from graphseg.ops.kernels.rag import region_adjacency
+    from graphseg.ops.kernels.threads import share
 
     components = np.empty_like(labels)
     count = connected_components(labels, components)
     sums = np.zeros((count, 1 + features.shape[0]), np.int64)
-    component_sums(components.reshape(-1), order, features, sums)
     offsets = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], np.int64)
-    lower, upper = region_adjacency(components, count, offsets, np.empty((0, 0, 0)), np.empty(0))[:2]
+    steps = (
+        lambda: region_adjacency(components, count, offsets, np.empty((0, 0, 0)), np.empty(0))[:2],
+        lambda: component_sums(components.reshape(-1), order, features, sums),
+    )
+    (lower, upper), _ = share(pool, lambda step: step(), steps)
     number = np.arange(count, dtype=np.int32)
     return Regions(torch.from_numpy(components), number, sums, lower.astype(np.int32), upper.astype(np.int32), dims)
 

@@ -127,6 +127,7 @@ def _listed(
     image: SlicImage, options: SlicOptions, pool: ThreadPoolExecutor | None = None, threads: int = 1
 ) -> _Listed:
     from graphseg.ops.kernels.slic import lab_levels, order_cells, table_levels
+    from graphseg.ops.kernels.threads import share
 
     grid, dims = image.grid, image.grid.dims
     levels = image.levels.cpu().numpy()
@@ -148,7 +149,7 @@ def _listed(
 
     bounds = np.linspace(0, P, threads + 1).astype(int).tolist()
     parts = [slice(begin, stop) for begin, stop in itertools.pairwise(bounds)]
-    list(map(colour, parts) if pool is None else pool.map(colour, parts))
+    share(pool, colour, parts)
     return _Listed(order, starts, features)
 
 
@@ -159,7 +160,7 @@ def _find_regions(image: SlicImage, options: SlicOptions, pool: ThreadPoolExecut
     clusters = _cluster(image.grid, listed, options, pool, threads)
     labels = np.full(image.grid.shape, -1, np.int32)
     scatter(listed.order, clusters, labels.reshape(-1))
-    return region_graph(labels, listed.order, listed.features, image.grid.dims)
+    return region_graph(labels, listed.order, listed.features, image.grid.dims, pool)
 
 
 def _cluster(
@@ -167,6 +168,7 @@ def _cluster(
 ) -> np.ndarray:
     """The centre of every pixel, in the order of `listed`."""
     from graphseg.ops.kernels.slic import assign, farthest_colour, sum_cells
+    from graphseg.ops.kernels.threads import share
 
     starts, features = listed.starts, listed.features
     G, F, dims = grid.num_cells, features.shape[0], grid.dims
@@ -193,7 +195,7 @@ def _cluster(
                 farthest[:] = 1
                 farthest_colour(features, dims, labels, centres, farthest)
             scale = np.stack([np.full(G, 1 / options.unit**2), 1 / farthest], 1)
-        changes = list(map(move, parts) if pool is None or len(parts) == 1 else pool.map(move, parts))
+        changes = share(pool, move, parts)
         for _, change in changes:
             sums += change
         if not options.adaptive and not any(moved for moved, _ in changes):
