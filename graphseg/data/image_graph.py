@@ -27,6 +27,10 @@ class _ImageStorage(GlobalStorage):
     def is_edge_attr(self, key: str) -> bool:
         return key not in self._parent()._not_nodes and super().is_edge_attr(key)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Without PyG's cache: it would not load with `weights_only=True`.
+        return {key: value for key, value in super().__getstate__().items() if key != "_cached_attr"}
+
 
 class ImageGraph(Data):
     """A graph made from an image.
