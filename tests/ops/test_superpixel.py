@@ -159,13 +159,14 @@ def expected(
 
 @st.composite
 def problems(draw: st.DrawFn, dims: int, largest: int) -> tuple[Tensor, int, Tensor | None, dict[str, Any]]:
-    """An image (of few colours or many), a count, perhaps a mask, and options."""
+    """An image (of few colours or many, bright or faint), a count, perhaps a mask, and options."""
     shape = draw(hnp.array_shapes(min_dims=dims, max_dims=dims, min_side=1, max_side=largest))
     C = draw(st.sampled_from([1, 2, 3, 3, 7]))
     noise = np.random.default_rng(draw(st.integers(0, 999)))
     values = noise.integers(0, 256, (C, *shape)) if draw(st.booleans()) else 127 * noise.integers(0, 3, (C, *shape))
     kind, scale = draw(st.sampled_from([("u1", 1), ("u2", 257), ("f4", 1 / 255), ("f8", 1 / 255)]))
-    image = torch.from_numpy((values * scale).astype(kind))
+    faint = draw(st.sampled_from([1.0, 1.0, 1e-3]))
+    image = torch.from_numpy((values * scale * faint).astype(kind))
     mask = torch.from_numpy(noise.random(shape) < 0.8) if draw(st.booleans()) else None
     pixels = math.prod(shape) if mask is None else int(mask.sum())
     options = {
@@ -214,6 +215,22 @@ def test_no_distance_is_too_large_for_its_integer(compactness, C):
         image = torch.randint(0, 2, (C, *shape)).double()
         for K in (1, 2, 7):
             assert np.array_equal(slic(image, K, compactness).numpy(), expected(image, K, compactness=compactness))
+
+
+@pytest.mark.parametrize("shape", [(1, 2000), (2000, 1)], ids=str)
+def test_no_place_is_too_far_for_its_integer(shape):
+    image = torch.randint(0, 2, (1, *shape)).double()  # cells of 667 pixels in a row
+    labels = slic(image, 3, 1e6, iterations=3)
+    assert np.array_equal(labels.numpy(), expected(image, 3, compactness=1e6, iterations=3))
+
+
+def test_the_adaptive_variant_of_a_nearly_flat_image():
+    # Levels 0 and 1, so that no colour of a superpixel is farther away than that.
+    image = (torch.rand(1, 20, 24) < 0.5).int().mul(10).to(torch.uint16)
+    wanted = expected(image, 20, adaptive=True, min_size=0.0)
+    assert np.array_equal(slic(image, 20, adaptive=True, min_size=0.0).numpy(), wanted)
+    with tensor_form():
+        assert np.array_equal(slic(image, 20, adaptive=True, min_size=0.0).numpy(), wanted)
 
 
 # Kernels and tensors, batches and singles, threads
@@ -418,7 +435,7 @@ def test_spacing_stretches_superpixels():
     assert torch.equal(slic(flat.mT, 36, spacing=(0.5, 2.0)).T.unique(return_counts=True)[1], sizes(labels))
 
 
-def test_it_ends_when_no_pixel_moves():
+def test_it_ends_when_no_pixel_moves(form):
     photo = photograph("chelsea", 10)
     settled = slic(photo, 15, iterations=1000)
     assert torch.equal(slic(photo, 15, iterations=10**9), settled)
