@@ -37,6 +37,8 @@ bench: $(VENV)/.installed-bench
 	$(RUN) -m benchmarks.converters --out benchmarks/results/converters.json
 	$(RUN) -m benchmarks.pooling --out benchmarks/results/pooling.json
 	$(RUN) -m benchmarks.superpixels --out benchmarks/results/superpixels.json $(if $(PEERS),--peers $(PEERS))
+	$(RUN) -m benchmarks.layers --out benchmarks/results/layers.json
+	$(RUN) -m benchmarks.merge --out benchmarks/results/merge.json
 
 coverage: $(VENV)/.installed-test
 	$(RUN) -m pytest -n $(WORKERS) --cov

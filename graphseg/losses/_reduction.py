@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,12 @@ def reduce_loss(total: Tensor, count: Tensor, reduction: str, return_count: bool
 def in_full_precision(x: Tensor) -> Tensor:
     """float16 and bfloat16 as float32, in which every loss adds up at least."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def in_one_precision(*maps: Tensor) -> list[Tensor]:
+    """All in the widest of their dtypes, at least float32: products take one dtype only."""
+    dtype = reduce(torch.promote_types, [x.dtype for x in maps], torch.float32)
+    return [x.to(dtype) for x in maps]
 
 
 def check_maps(**maps: Tensor) -> None:

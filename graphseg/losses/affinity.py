@@ -86,6 +86,8 @@ def affinity_counts(target: Tensor, balance: str = "all", *, ignore_index: int =
 
 def _in_unit_range(target: Tensor, kept: Tensor, ignore_index: int) -> Tensor:
     """The target, 0 where it is ignored."""
+    if target.dtype == torch.uint16:  # torch has no bounds for it
+        target = target.int()
     target = target.where(kept, 0)
     low, high = (float(bound) for bound in torch.aminmax(target)) if target.numel() else (0, 0)
     if not 0 <= low <= high <= 1:

@@ -17,7 +17,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from graphseg._checks import check_positive_int, check_same_device, check_shape, check_tensor
-from graphseg.losses._reduction import in_full_precision
+from graphseg.losses._reduction import in_one_precision
 
 __all__ = ["joint_counts", "mutual_information", "mutual_information_loss"]
 
@@ -65,7 +65,7 @@ def joint_counts(first: Tensor, second: Tensor, displacement: int = 0, *, valid:
         TypeError, ValueError: for another dtype or shape than these.
     """
     _check(first, second, displacement, valid)
-    first, second = in_full_precision(first), in_full_precision(second)
+    first, second = in_one_precision(first, second)
     if valid is not None:
         outside = ~valid.unsqueeze(1)
         first, second = first.masked_fill(outside, 0), second.masked_fill(outside, 0)

@@ -20,7 +20,7 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from graphseg._checks import check_choice
-from graphseg.losses._reduction import check_maps, check_valid, in_full_precision, reduce_loss
+from graphseg.losses._reduction import check_maps, check_valid, in_full_precision, in_one_precision, reduce_loss
 from graphseg.losses.reconstruction import squared_errors
 from graphseg.losses.variation import pair_weights, weighted_variation
 from graphseg.ops.grid import connectivity_offsets
@@ -50,7 +50,7 @@ def superpixelate(image: Tensor, probability: Tensor, *, hard: bool = False, val
     check_maps(image=image, probability=probability)
     check_valid(valid, image)
     B, C, H, W = image.shape
-    image, P = in_full_precision(image), in_full_precision(probability)
+    image, P = in_one_precision(image, probability)
     if hard:
         first = torch.arange(B, device=image.device).view(-1, 1, 1) * P.shape[1]
         assignment = (P.argmax(1) + first).flatten()  # [B * H * W]

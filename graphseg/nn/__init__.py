@@ -11,6 +11,7 @@ from graphseg.nn.affinity import (
 )
 from graphseg.nn.class_wise_gcn import ClassWiseGraphConv
 from graphseg.nn.diff_gcn import DGCNNBlock, DiffGCNConv, DynamicDiffGCNConv, PointNetBlock
+from graphseg.nn.instances import InstanceSegmenter, refine_classes, segment_instances
 from graphseg.nn.raster_conv import NUM_ORDERINGS, RasterConv2d, RasterResidualBlock, draw_orderings
 from graphseg.nn.superpixel_crf import EmbeddedSuperpixelCRF, MeanFieldCRF
 from graphseg.nn.superpixel_mean import MultiscaleSuperpixelMean, SuperpixelMean
@@ -23,6 +24,7 @@ __all__ = [
     "DiffGCNConv",
     "DynamicDiffGCNConv",
     "EmbeddedSuperpixelCRF",
+    "InstanceSegmenter",
     "MeanFieldCRF",
     "MultiscaleSuperpixelMean",
     "PointNetBlock",
@@ -36,4 +38,6 @@ __all__ = [
     "edge_affinity",
     "edge_targets",
     "modified_sigmoid",
+    "refine_classes",
+    "segment_instances",
 ]

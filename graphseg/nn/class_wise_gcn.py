@@ -23,6 +23,7 @@ from torch_geometric.nn import Linear, MessagePassing
 from torch_geometric.nn.inits import glorot, zeros
 
 from graphseg._checks import check_choice, check_positive_int, check_same_device, check_shape, check_tensor
+from graphseg.nn._watched import is_watched
 from graphseg.ops import pool, project
 from graphseg.ops.attention import segment_attention, segment_softmax, segment_topk
 
@@ -211,7 +212,7 @@ class ClassWiseGraphConv(MessagePassing):
     def _mix(self, members: Tensor, sizes: Tensor) -> Tensor:
         """A X for members [T, C] in groups of `sizes` [G]."""
         query, key = self.phi(members), self.phi_prime(members)  # [T, C]
-        if self.fuse and self.top_k is None and not self._is_watched():
+        if self.fuse and self.top_k is None and not is_watched(self, ClassWiseGraphConv):
             return segment_attention(query, key, members, sizes)  # Eq. (2), Eq. (3)
         k = max(1, len(members)) if self.top_k is None else self.top_k
         edge_index = segment_topk(query, key, sizes, k)  # [2, E]
@@ -230,14 +231,6 @@ class ClassWiseGraphConv(MessagePassing):
 
     def aggregate(self, inputs: Tensor, index: Tensor, dim_size: int) -> Tensor:
         return pool(inputs, index, dim_size, "sum")  # in a defined order
-
-    def _is_watched(self) -> bool:
-        """Whether an explainer or a hook deals with messages."""
-        return bool(self.explain) or any(
-            getattr(self, f"_{step}_forward_{when}")
-            for step in ("propagate", "message", "aggregate")
-            for when in ("pre_hooks", "hooks")
-        )
 
     def _check(self, x: Tensor, coarse: Tensor, y: Tensor | None, batch: Tensor | None) -> None:
         if not check_tensor("x", x).is_floating_point():

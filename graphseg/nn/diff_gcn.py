@@ -25,6 +25,7 @@ from torch_geometric.nn import Linear, MessagePassing
 from torch_geometric.nn.inits import reset
 
 from graphseg._checks import check_choice, check_positive_int, check_same_device, check_shape, check_tensor
+from graphseg.nn._watched import is_watched
 from graphseg.ops import knn_edges, pool, project
 from graphseg.ops.edge_max import check_edge_index, edge_values, max_over_edges
 
@@ -101,31 +102,20 @@ class _Block(MessagePassing):
         """The block with the multiples `weight [E, K]` of the differences."""
         values = linear_on_nodes(x, self.lin.weight, self.lin.bias, 1 + self.differences)  # [N, 1 + K, C]
         weight = weight.to(values.dtype)
-        if self.fuse and self.aggr == "max" and self.norm is None and not self._is_watched():
+        if self.fuse and self.aggr == "max" and self.norm is None and not is_watched(self, _Block):
             out = max_over_edges(values, weight, edge_index).relu()  # [N, C]
         else:
             # propagate_type: (values: Tensor, weight: Tensor)
             out = self.propagate(edge_index, values=values, weight=weight)
         return out.to(x.dtype)
 
-    def _is_watched(self) -> bool:
-        """Whether an explainer, a hook or a subclass deals with messages."""
-        return (
-            bool(self.explain)
-            or any(
-                getattr(type(self), name) is not getattr(_Block, name) for name in ("message", "aggregate", "update")
-            )
-            or any(
-                getattr(self, f"_{step}_forward_{when}")
-                for step in ("propagate", "message", "aggregate")
-                for when in ("pre_hooks", "hooks")
-            )
-        )
-
     def message(self, values_i: Tensor, values_j: Tensor, weight: Tensor) -> Tensor:
-        z = edge_values(values_i, values_j, weight)  # [E, C], lin(g(F_i, F_j))
+        return self._activate(edge_values(values_i, values_j, weight))  # [E, C], of lin(g(F_i, F_j))
+
+    def _activate(self, z: Tensor) -> Tensor:
+        """ReLU(norm(z)). A norm takes numbers of its parameters' dtype, and is not asked about no rows."""
         if self.norm is not None and z.size(0) > 0:
-            z = self.norm(z)
+            z = self.norm(z.to(self.lin.weight.dtype))
         return z.relu()
 
     def aggregate(self, inputs: Tensor, index: Tensor, dim_size: int) -> Tensor:
@@ -165,9 +155,7 @@ class PointNetBlock(_Block):
         """
         self._check(x)
         z = linear_on_nodes(x, self.lin.weight, self.lin.bias, 1).squeeze(1)  # [N, C]
-        if self.norm is not None and z.size(0) > 0:
-            z = self.norm(z)
-        return z.relu().to(x.dtype)  # Eq. (14)
+        return self._activate(z).to(x.dtype)  # Eq. (14)
 
 
 class DGCNNBlock(_Block):
@@ -275,6 +263,8 @@ class DynamicDiffGCNConv(_Block):
         check_positive_int("k", k)
         super().__init__(in_channels, out_channels, aggr, norm=norm, bias=bias)
         self.k = k
+        # The masks of explainers are for the edges of a graph that is given, and this one is made here.
+        self.explain = False
 
     def forward(self, x: Tensor, pos: Tensor, batch: Tensor | None = None) -> Tensor:
         """The convolution on x.

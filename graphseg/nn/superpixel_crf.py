@@ -35,6 +35,7 @@ from graphseg._checks import (
     check_shape,
     check_tensor,
 )
+from graphseg.nn._watched import is_watched
 from graphseg.ops import edge_distance, pool, project, radius_edges
 from graphseg.ops.pairwise import EdgeGroups, all_pairs_sum, edge_dot, edge_sum
 
@@ -98,21 +99,15 @@ class _PixelMessages(MessagePassing):
         super().__init__(aggr="sum", node_dim=0)
         self.fuse = True
 
-    def weighted_sum(self, weight: Tensor, x: Tensor, edges: EdgeGroups) -> Tensor:
-        """[P, C], the sum of weight[e] x[j] over the edges e = (j, i) of each i."""
-        if self.fuse and not self._is_watched():
+    def weighted_sum(self, weight: Tensor, x: Tensor, edges: EdgeGroups, given: bool = True) -> Tensor:
+        """[P, C], the sum of weight[e] x[j] over the edges e = (j, i) of each i.
+
+        The masks of explainers are for edges that were given, not for those made here.
+        """
+        if (self.fuse and not is_watched(self, _PixelMessages)) or (self.explain and not given):
             return edge_sum(weight, x, edges)
         # propagate_type: (x: Tensor, weight: Tensor)
         return self.propagate(edges.edge_index, x=x, weight=weight)
-
-    def _is_watched(self) -> bool:
-        """Whether an explainer, a hook or a subclass deals with messages."""
-        steps, times = ("propagate", "message", "aggregate"), ("pre_hooks", "hooks")
-        return (
-            bool(self.explain)
-            or any(getattr(type(self), f) is not getattr(_PixelMessages, f) for f in ("message", "aggregate", "update"))
-            or any(getattr(self, f"_{step}_forward_{time}") for step in steps for time in times)
-        )
 
     def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
         return weight.unsqueeze(1) * x_j  # [E, C]
@@ -268,7 +263,8 @@ class EmbeddedSuperpixelCRF(_PixelMessages):
 
     def _compatibility_terms(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
         """The terms [P] of a pixel as i and as j, bias included, whose sum is conv[F_i, F_j]."""
-        terms = linear(x, self.compatibility.weight.view(-1, self.channels))  # [P, 2] or [P, 1]
+        weight = self.compatibility.weight.view(-1, self.channels)
+        terms = linear(x.to(weight.dtype), weight)  # [P, 2] or [P, 1]
         terms = terms.to(torch.promote_types(terms.dtype, torch.float32))
         return (terms[:, 0] if self.mu == "pair" else None), terms[:, -1] + self.compatibility.bias
 
@@ -373,8 +369,7 @@ class MeanFieldCRF(_PixelMessages):
 
         Returns:
             `[P, num_classes]` logarithms of probabilities, of x's dtype (computed at least in float32): they take the
-            place of the scores, in a cross entropy and in an argmax. Under update="sum" none is under 1e-19 in
-            float32.
+            place of the scores, in a cross entropy and in an argmax. Under update="sum" all are finite.
 
         Raises:
             TypeError: on tensors of other dtypes.
@@ -383,15 +378,17 @@ class MeanFieldCRF(_PixelMessages):
         check_pixels(x, image, pos, batch)
         if x.size(1) != self.num_classes:
             raise ValueError(f"got {x.size(1)} classes in x, expected num_classes={self.num_classes}")
+        given = edge_index is not None
         if edge_index is None:
             edge_index = radius_edges(pos.detach(), self.radius, batch)
         edges = EdgeGroups(edge_index, x.size(0))
         gradients = self.trained and torch.is_grad_enabled()
         with torch.set_grad_enabled(gradients), torch.autocast(x.device.type, enabled=False):
-            return self._infer(x.to(torch.promote_types(x.dtype, torch.float32)), image, pos, edges).to(x.dtype)
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            return self._infer(wide, image, pos, edges, given).to(x.dtype)
 
     @torch.compiler.disable
-    def _infer(self, x: Tensor, image: Tensor, pos: Tensor, edges: EdgeGroups) -> Tensor:
+    def _infer(self, x: Tensor, image: Tensor, pos: Tensor, edges: EdgeGroups, given: bool) -> Tensor:
         near = edge_distance(pos, edges.edge_index).square().to(x.dtype)  # [E]
         alike = edge_distance(image, edges.edge_index).square().to(x.dtype)  # [E]
         kernel = gaussian_kernels(near, alike, self.weight.to(x.dtype), self.log_theta.to(x.dtype).exp())
@@ -400,7 +397,7 @@ class MeanFieldCRF(_PixelMessages):
         log_probability = x.log_softmax(1)  # [P, M]
         unary = x if self.update_rule == "exp" else log_probability.exp()
         for _ in range(self.num_steps):
-            message = self.weighted_sum(kernel, log_probability.exp(), edges) @ mu.t()  # [P, M], Eq. (2)
+            message = self.weighted_sum(kernel, log_probability.exp(), edges, given) @ mu.t()  # [P, M], Eq. (2)
             log_probability = log_partition(unary + message, self.update_rule)
         return log_probability
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
 from graphseg._checks import check_integer, check_positive_int, check_same_device, check_shape, check_tensor
+from graphseg.nn._watched import is_watched
 from graphseg.ops import pool, project
 from graphseg.ops.superpixel_mean import add_region_means, count_regions, label_bounds
 
@@ -81,20 +82,12 @@ class _SuperpixelMessages(MessagePassing):
             out = x.flatten(2)  # [B, C, P]
         else:
             out = x.t().unsqueeze(0)  # [1, C, P]
-        if self.fuse and not self._is_watched():
+        if self.fuse and not is_watched(self, _SuperpixelMessages):
             out = add_region_means(out, torch.stack(list(labels), 1), self.alpha)  # Eq. (1), Eq. (2), Eq. (3)
         else:
             for scale in labels:
                 out = self._add_mean(out, scale)
         return out.view(x.shape) if x.dim() == 4 else out.squeeze(0).t()
-
-    def _is_watched(self) -> bool:
-        """Whether an explainer or a hook deals with messages."""
-        return bool(self.explain) or any(
-            getattr(self, f"_{step}_forward_{when}")
-            for step in ("propagate", "message", "aggregate")
-            for when in ("pre_hooks", "hooks")
-        )
 
     def _add_mean(self, x: Tensor, labels: Tensor) -> Tensor:
         """X + alpha * mean of x [B, C, P] over the superpixels of labels [B, P], by messages."""

@@ -68,6 +68,8 @@ def segment_attention(query: Tensor, key: Tensor, value: Tensor, sizes: Tensor, 
 def segment_topk(query: Tensor, key: Tensor, sizes: Tensor, k: int, *, loop: bool = True) -> Tensor:
     """For every row the k rows of its group with the largest scores <query_t, key_u>; ties go to the smaller row.
 
+    NaN counts as the largest: it shows in what is made of the edges.
+
     No gradient: which rows these are has none. Memory is linear in rows and edges.
 
     Args:
@@ -93,6 +95,7 @@ def segment_topk(query: Tensor, key: Tensor, sizes: Tensor, k: int, *, loop: boo
         Q, K = bucket.pad(query), bucket.pad(key)  # [G, L, D]
         for tile in bucket.tiles():
             scores = _scores(Q, K, bucket, tile, loop)  # [g, r, L]
+            scores.masked_fill_(scores.isnan(), math.inf)
             taken = _largest(scores, k) & (scores > -math.inf)
             taken &= bucket.real[tile.groups, tile.rows, None]
             group, row, other = taken.nonzero().unbind(1)  # [e]
@@ -205,8 +208,9 @@ def _buckets(sizes: Tensor, device: torch.device) -> list[_Bucket]:
 
 def _padded_length(size: Tensor) -> Tensor:
     """Multiples of 8, and from 256 on of a sixteenth of the power of two below: at most 1/16 more."""
-    exponent = torch.frexp((size - 1).clamp(min=1).double()).exponent  # 2^(exponent - 1) < size <= 2^exponent
-    step = (2 ** (exponent.long() - 5).clamp(min=3)).clamp(min=8)
+    # 2^(exponent - 1) < size <= 2^exponent; torch.compile (2.13) makes C++ of torch.frexp that does not compile
+    exponent = torch.bucketize((size - 1).clamp(min=1), 2 ** torch.arange(62, device=size.device), right=True)
+    step = (2 ** (exponent - 5).clamp(min=3)).clamp(min=8)
     return (size + step - 1) // step * step
 
 

@@ -189,8 +189,4 @@ def _share(size: int, images: int) -> int:
 def _run(function: Callable[[tuple[int, int]], None], tasks: list[tuple[int, int]], x: Tensor) -> None:
     from graphseg.ops.kernels.threads import map_threads
 
-    if x.numel() > SMALL:
-        map_threads(function, tasks)
-    else:
-        for task in tasks:
-            function(task)
+    map_threads(function, tasks, None if x.numel() > SMALL else 1)

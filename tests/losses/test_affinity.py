@@ -101,7 +101,7 @@ def test_balanced_classes_weigh_the_same():
 def test_targets_of_any_kind():
     logits, target = problem((7, 3), ignored=0)
     expected = affinity_cross_entropy(logits, target)
-    for other in (target.bool(), target.long(), target.float(), target.to(torch.uint8)):
+    for other in (target.bool(), target.long(), target.float(), target.to(torch.uint8), target.to(torch.uint16)):
         assert_close(affinity_cross_entropy(logits, other), expected)
     marked = target.long()
     marked[0] = 255

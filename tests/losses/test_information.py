@@ -209,6 +209,16 @@ def test_autocast_multiplies_in_float32(device):
             assert mutual_information_loss(first.bfloat16(), second.bfloat16(), reach).dtype == torch.float32
 
 
+@pytest.mark.parametrize("reach", [0, 2])
+def test_views_of_two_precisions(reach):
+    first, second = predictions()
+    for other in (torch.float32, torch.bfloat16):
+        second = second.to(other)
+        expected = mutual_information_loss(first, second.double(), reach)
+        assert_close(mutual_information_loss(first, second, reach), expected)
+        assert_close(mutual_information_loss(second, first, reach), expected)
+
+
 def test_bad_input_is_refused_by_name():
     first, second = predictions()
     with pytest.raises(ValueError, match=r"for second, expected \[2, 3, 4, 5\]"):

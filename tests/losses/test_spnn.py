@@ -239,6 +239,17 @@ def test_autocast_multiplies_in_float32(device):
         assert SPNNLoss()(P.bfloat16(), image.bfloat16(), reconstructed.bfloat16()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_inputs_of_two_precisions(hard):
+    """Probabilities of a network in float32, an image in float64."""
+    P, image, reconstructed = problem()
+    for other in (torch.float32, torch.bfloat16):
+        expected = superpixelate(image, P.to(other).double(), hard=hard)
+        assert_close(superpixelate(image, P.to(other), hard=hard), expected)
+        assert SPNNLoss()(P.to(other), image, reconstructed).dtype == torch.float64
+        assert SPNNLoss()(P, image.to(other), reconstructed).dtype == torch.float64
+
+
 def test_module_says_what_it_is():
     assert repr(SPNNLoss(1, 5, 0.5)) == "SPNNLoss(alpha=1, beta=5, eta=0.5, lam=2.0, sigma=10.0)"
     assert not SPNNLoss().state_dict()

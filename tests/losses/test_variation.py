@@ -150,6 +150,17 @@ def test_autocast_adds_up_in_float32(device):
         assert_close(graph_total_variation(nodes, edges), total_variation(x))
 
 
+# What torch.compile itself does where it breaks a graph.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_compiles():
+    x = maps(images=3).requires_grad_()
+    torch._dynamo.reset()
+    found, expected = (f(x) for f in (torch.compile(total_variation, backend="eager"), total_variation))
+    assert_close(found, expected)
+    assert_close(torch.autograd.grad(found, x)[0], torch.autograd.grad(expected, x)[0])
+
+
 def test_bad_input_is_refused_by_name():
     x, edges = maps(), torch.zeros(2, 3, dtype=torch.int64)
     with pytest.raises(TypeError, match=r"got dtype torch\.int64 for x, expected a floating-point"):

@@ -251,6 +251,32 @@ def test_streamed_is_by_messages(mode, device, dtype, tolerance):
         assert torch.equal(made(x, coarse, y, batch), out)
 
 
+def test_messages_of_a_subclass_are_used():
+    class Doubled(ClassWiseGraphConv):
+        def message(self, value_j, weight):
+            return 2 * super().message(value_j, weight)
+
+    x, coarse, y, batch = problem()
+    made = layer()
+    doubled = Doubled(C, M).double()
+    doubled.load_state_dict(made.state_dict())
+    with torch.no_grad():
+        made.weight.mul_(2)  # ReLU(2 A X W)
+    assert_close(doubled(x, coarse, y, batch), made(x, coarse, y, batch))
+
+
+def test_not_a_number_stays_in_its_class_and_image():
+    """And is seen by all nodes there, whichever way the messages go."""
+    x, coarse, _, batch = problem()
+    x[7] = math.nan
+    same = (coarse.argmax(1) == coarse[7].argmax()) & (batch == batch[7])
+    assert 1 < same.sum() < 40
+    made = layer()
+    for made.fuse in (True, False):
+        assert torch.equal(made(x, coarse, None, batch).isnan().any(1), same)
+    assert torch.equal(layer(top_k=2)(x, coarse, None, batch).isnan().any(1), same)
+
+
 def test_coarse_has_no_gradient_and_binary_none_for_phi():
     x, coarse, y, batch = problem()
     coarse.requires_grad_()

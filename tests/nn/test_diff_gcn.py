@@ -334,6 +334,18 @@ def test_bfloat16(block):
     assert torch.equal(out, made.float()(x.float(), index, pos.float()).bfloat16())
 
 
+@pytest.mark.parametrize("low", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_norms_of_few_bits(block, low):
+    x, index, pos = (t.to(low) if t.is_floating_point() else t for t in graph(50, 8, 600))
+    made = layer(block, 8, 16, norm=nn.BatchNorm1d(16), dtype=low)
+    out = made(x, index, pos)
+    assert out.dtype == low
+    expected = made.double()(x.double(), index, pos.double())
+    assert_close(out.double(), expected, rtol=0.02, atol=0.05)
+    assert_close(made.float()(x.double(), index, pos).float(), made(x.float(), index, pos), rtol=1e-4, atol=1e-4)
+
+
 # As a module
 
 
@@ -453,6 +465,31 @@ def test_gnn_explainer():
     assert explanation.edge_mask.shape == (30,) and explanation.edge_mask.any()
     assert explanation.node_mask.shape == x.shape
     assert torch.equal(model(x, index, pos), before)
+
+
+def test_explainers_pass_through_the_dynamic_graph():
+    """The mask is for the edges that are given, and the dynamic graph has others."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dynamic, self.static = DynamicDiffGCNConv(4, 8, k=3), DiffGCNConv(8, 3)
+
+        def forward(self, x, edge_index, pos):
+            return self.static(self.dynamic(x, pos), edge_index, pos)
+
+    x, index, pos = graph(dtype=torch.float32)
+    explainer = Explainer(
+        Net(),
+        GNNExplainer(epochs=3),
+        explanation_type="model",
+        node_mask_type="attributes",
+        edge_mask_type="object",
+        model_config={"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"},
+    )
+    explanation = explainer(x, index, pos=pos)
+    assert explanation.edge_mask.shape == (30,) and explanation.edge_mask.any()
+    assert explanation.node_mask.any()
 
 
 # Both are dynamo's own: it looks at the gradients of tensors between its graphs, and makes a Function to trace it.

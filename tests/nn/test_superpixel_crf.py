@@ -643,6 +643,18 @@ def test_half_precision_parameters():
     assert_close(out.double(), layer()(*problem("window")), rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("tokens", ["joint", "split"])
+def test_features_of_any_precision(tokens):
+    """As they come out of a network under autocast, or in double precision."""
+    x, *rest = problem("window", dtype=torch.float32)
+    made = layer(tokens=tokens, dtype=torch.float32)
+    expected = made(x, *rest)
+    for other in (torch.float16, torch.bfloat16, torch.float64):
+        assert made(x.to(other), *rest).dtype == other
+        assert_close(made(x.to(other), *rest).float(), expected, rtol=0.05, atol=0.05)
+    assert_close(made(x.double(), *rest).float(), expected)
+
+
 def test_state_dict_copies_and_reset():
     given = problem("window")
     for made, other, inputs in (
@@ -707,6 +719,33 @@ def test_explainer():
     assert explanation.edge_mask.shape == (36,) and explanation.edge_mask.any()
     assert explanation.node_mask.shape == x.shape
     assert torch.equal(made(x, image, pos, edge_index, assignment), before)
+
+
+def test_explainers_pass_through_graphs_made_here():
+    """The mask is for the edges that are given, and these layers are given none."""
+    x, image, pos, edge_index, assignment = problem("any", dtype=torch.float32)
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.field, self.layer = mean_field(dtype=torch.float32), layer(dtype=torch.float32)
+
+        def forward(self, x, edge_index):
+            x = self.layer(self.field(x, image, pos), image, pos, None, assignment)
+            return self.layer(x, image, pos, edge_index, assignment)
+
+    model = Model()
+    before = model(x, edge_index)
+    explainer = Explainer(
+        model,
+        GNNExplainer(epochs=3),
+        explanation_type="model",
+        node_mask_type="attributes",
+        edge_mask_type="object",
+        model_config={"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"},
+    )
+    assert explainer(x, edge_index).edge_mask.shape == (36,)
+    assert torch.equal(model(x, edge_index), before)
 
 
 # Photographs

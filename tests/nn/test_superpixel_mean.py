@@ -396,6 +396,19 @@ def test_hooks_see_the_messages(layer):
     assert torch.equal(module(*layer_and_input(layer, x, assignments)), out) and not seen
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_messages_of_a_subclass_are_used(layer):
+    base: Any = layer
+
+    class Doubled(base):
+        def message(self, x_j):
+            return 2 * x_j
+
+    x, assignments = nodes()
+    given_input = layer_and_input(layer, x, assignments)
+    assert_close(Doubled(0.1)(*given_input), layer(0.2)(*given_input))
+
+
 def test_explainers_pass_through():
     class Network(torch.nn.Module):
         def __init__(self):
@@ -470,6 +483,21 @@ def test_compile(backend, layer):
         v = x.clone().requires_grad_()
         out = function(v)
         results.append((out, *torch.autograd.grad(out, v, x)))
+    for compiled, plain in zip(*results, strict=True):
+        assert_close(compiled, plain)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_compile_in_a_network_of_images():
+    """Kernels take image after image, which torch.compile must not try to follow."""
+    x, labels = maps(batch=3, dtype=torch.float32)
+    conv, layer = torch.nn.Conv2d(9, 4, 1), MultiscaleSuperpixelMean()
+    torch._dynamo.reset()
+    run = torch.compile(lambda v: layer(conv(v), labels), backend="eager")
+    results = []
+    for out in (run(x.requires_grad_()), layer(conv(x), labels)):
+        results.append((out, *torch.autograd.grad(out.square().sum(), [x, *conv.parameters()])))
     for compiled, plain in zip(*results, strict=True):
         assert_close(compiled, plain)
 

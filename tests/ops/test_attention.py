@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -130,6 +131,25 @@ def test_ties_go_to_the_smaller_row():
     edges = segment_topk(query, key, torch.tensor([4, 2]), 2)
     assert edges[0].view(-1, 2).tolist() == [[0, 1]] * 4 + [[4, 5]] * 2
     assert segment_topk(query, key, torch.tensor([4, 2]), 1, loop=False)[0].tolist() == [1, 0, 0, 0, 5, 4]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_lengths_compile():
+    """With torch's own backend: what it makes of the operations must be C++ that compiles."""
+    sizes = torch.arange(600)
+    torch._dynamo.reset()
+    found = torch.compile(attention._padded_length)(sizes)
+    assert torch.equal(found, attention._padded_length(sizes))
+    assert (found >= sizes).all() and (found <= (sizes + 7).clamp(min=sizes * 17 / 16)).all()
+
+
+def test_topk_takes_what_is_not_a_number():
+    query, key = torch.ones(6, 1), torch.tensor([[3.0], [2.0], [torch.nan], [1.0], [3.0], [4.0]])
+    edges = segment_topk(query, key, torch.tensor([4, 2]), 2)
+    assert edges[0].tolist() == [0, 2] * 4 + [4, 5] * 2
+    query[1] = torch.nan
+    assert torch.equal(segment_topk(query, key, torch.tensor([4, 2]), 2)[0][2:4], torch.tensor([0, 1]))
 
 
 def test_all_edges_and_their_softmax_are_the_attention(device, dtype, tolerance):
