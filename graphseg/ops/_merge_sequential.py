@@ -96,13 +96,15 @@ def _watershed(job: Job) -> Merges:
     pairs, height, label = (torch.from_numpy(part) for part in merged)
     label = label.long()
     # Of the edges between two clusters the first that came.
-    ends = label[torch.from_numpy(np.stack([source, target])[:, order]).long()]
+    between = (label[job.source] != label[job.target])[torch.from_numpy(order)].nonzero().squeeze(1)
+    at = torch.from_numpy(order)[between].long()
+    ends = torch.stack([label[job.source[at]], label[job.target[at]]])
     low, high = ends.amin(0), ends.amax(0)
-    key, by = torch.where(low < high, low * job.num_nodes + high, -1).sort(stable=True)
-    first = key >= 0
-    first[1:] &= key[1:] > key[:-1]
+    key, by = (low * job.num_nodes + high).sort(stable=True)
+    first = torch.ones_like(key, dtype=torch.bool)
+    first[1:] = key[1:] > key[:-1]
     kept = by[first]
-    value = job.affinity[torch.from_numpy(order).long()[kept]].double()
+    value = job.affinity[at[kept]].double()
     return Merges(pairs.long(), height, label, MergeGraph(low[kept], high[kept], value, torch.ones_like(kept), kept))
 
 

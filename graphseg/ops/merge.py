@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -111,13 +112,13 @@ def agglomerate(
         node_start = torch.tensor([0, num_nodes], device=device)
         edge_start = torch.tensor([0, len(affinity)], device=device)
     else:
-        image = _checked_images(batch, edge_index, num_nodes)
+        batch, image = _checked_images(batch, edge_index, num_nodes)
         if bool((image[1:] < image[:-1]).any()):
             image, order = image.sort(stable=True)
             edge_index, affinity = edge_index[:, order], affinity[order]
             stage = None if stage is None else stage[order]
         images = torch.arange(int(batch[-1]) + 2 if num_nodes else 2, device=device)
-        node_start, edge_start = torch.searchsorted(batch.contiguous(), images), torch.searchsorted(image, images)
+        node_start, edge_start = torch.searchsorted(batch, images), torch.searchsorted(image, images)
     run = run_sequential if engine == "sequential" else run_rounds
     merges = run(edge_index, affinity, stage, node_start, edge_start, thresholds, linkage, strict)
     return _assembled(merges, num_nodes, batch)
@@ -167,7 +168,10 @@ def _check_graph(edge_index: Tensor, affinity: Tensor, num_nodes: int, lowest: i
 
 
 def _checked_thresholds(threshold: float | Sequence[float], stage: Tensor | None, edge_index: Tensor) -> list[float]:
-    thresholds = [float(t) for t in (threshold if isinstance(threshold, Sequence) else [threshold])]
+    given = list(threshold) if isinstance(threshold, Sequence) else [threshold]
+    if not all(isinstance(t, Real) for t in given):  # the letters of a string are none either
+        raise TypeError(f"got threshold={threshold!r}, expected a number, or a list of one for each stage")
+    thresholds = [float(t) for t in given]
     if not thresholds or any(t != t for t in thresholds):
         raise ValueError(f"got threshold={threshold}, expected a number, or one for each stage")
     if stage is None:
@@ -183,17 +187,16 @@ def _checked_thresholds(threshold: float | Sequence[float], stage: Tensor | None
     return thresholds
 
 
-def _checked_images(batch: Tensor, edge_index: Tensor, num_nodes: int) -> Tensor:
-    """The image of each edge."""
+def _checked_images(batch: Tensor, edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """The image of each node and of each edge, numbered without gaps."""
     if batch.dtype != torch.int64:
         raise TypeError(f"got dtype {batch.dtype} for batch, expected torch.int64")
     check_shape("batch", batch, (num_nodes,))
     if num_nodes and (int(batch[0]) < 0 or bool((batch[1:] < batch[:-1]).any())):
         raise ValueError("got a batch that is negative or falls, expected the image of each node, in rising order")
+    batch = torch.unique_consecutive(batch, return_inverse=True)[1]
     image, other = batch[edge_index[0]], batch[edge_index[1]]
     if not torch.equal(image, other):
         e = int((image != other).nonzero()[0])
-        raise ValueError(
-            f"got edge {e} between images {int(image[e])} and {int(other[e])}, expected edges within images"
-        )
-    return image
+        raise ValueError(f"got edge {e} from one image to another, expected edges within images")
+    return batch, image

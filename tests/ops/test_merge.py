@@ -991,3 +991,15 @@ def test_bad_choices_are_refused():
     for bad in (float("nan"), [0.5, float("nan")]):
         refused(ValueError, "threshold", threshold=bad)
     refused(ValueError, "threshold", threshold=[])
+
+
+def test_numbers_of_images_may_have_gaps():
+    batch = torch.tensor([0, 0, 2**40, 2**40])
+    edges, affinity = torch.tensor([[0, 2], [1, 3]]), torch.tensor([0.9, 0.4])
+    out = agglomerate(edges, affinity, 4, 0.5, batch=batch)
+    assert out.assignment.tolist() == [0, 0, 1, 2] and out.edge_index.tolist() == [[1], [2]]
+
+
+@pytest.mark.parametrize("threshold", (None, "0.5", [0.5, "0.3"], torch.tensor([0.5, 0.3])))
+def test_thresholds_that_are_no_numbers_are_refused(threshold):
+    refused(TypeError, "threshold", threshold=threshold)
