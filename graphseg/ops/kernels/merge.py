@@ -331,7 +331,7 @@ def merge(records, floats, integers, num_nodes, linkage, threshold, strict, tabl
 
     pairs, heights = np.empty((64, 2), np.int32), np.empty(64)
     merges, parent = 0, member.copy()
-    run = np.empty(64, np.int32)
+    run, run_weight, run_rank = np.empty(64, np.int32), np.empty(64), np.empty(64, np.int32)
     near, other, slots = np.empty(64, np.int32), np.empty(64, np.int32), np.empty(64, np.int32)
     hashed = np.empty(64, np.uint64)
     touched, mask = np.int32(0), (1 << bits) - 1
@@ -341,18 +341,14 @@ def merge(records, floats, integers, num_nodes, linkage, threshold, strict, tabl
             continue
         length, e = 0, bucket[b]
         while e >= 0:
-            length += 1
-            e = after[e]
-        if length > len(run):
-            run = np.empty(2 * length, np.int32)
-        run_weight, run_rank = np.empty(length), np.empty(length, np.int32)
-        length, e = 0, bucket[b]
-        while e >= 0:
             following = after[e]
             if records[e, U] >= 0:
                 w = _weight(records, floats, integers, e, linkage)
                 if _bucket(w) == b:
                     if w > threshold or (w == threshold and not strict):
+                        if length == len(run):
+                            run, run_rank = np.concatenate((run, run)), np.concatenate((run_rank, run_rank))
+                            run_weight = np.concatenate((run_weight, run_weight))
                         run[length], run_weight[length], run_rank[length] = e, w, records[e, RANK]
                         after[e] = WAITING
                         length += 1
