@@ -36,6 +36,7 @@ LAYERS = {
     "training": 5,
     "compare": 5,
     "cli": 6,
+    "__main__": 7,
 }
 # Below their layer's due: layers of networks know tensors, not how graphs are stored or made.
 HIGHEST_IMPORT = {"nn": 1}

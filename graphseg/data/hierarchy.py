@@ -79,8 +79,8 @@ class Hierarchy(ImageGraph):
     def to_hetero(self, connectivity: int = 4) -> HeteroData:
         """The same as PyG `HeteroData`.
 
-        Node types: "pixel" (`x` is `pixel_x` where the transform kept it; `y` the mask, `valid`) and "region_0"
-        (coarsest) to "region_{L-1}". Edge types: ("pixel", "adjacent", "pixel"), the grid of valid pixels;
+        Node types: "pixel" (`x` is `pixel_x` where the transform kept it; `y` the mask, `valid`, `annotations`) and
+        "region_0" (coarsest) to "region_{L-1}". Edge types: ("pixel", "adjacent", "pixel"), the grid of valid pixels;
         ("region_l", "adjacent", "region_l"); and containment ("pixel", "in", "region_{L-1}"),
         ("region_l", "in", "region_{l-1}").
 
@@ -97,7 +97,7 @@ class Hierarchy(ImageGraph):
         data = HeteroData()
         data["pixel"].num_nodes = H * W
         data["pixel"].valid = self.valid
-        for key, name in (("pixel_x", "x"), ("pixel_y", "y")):
+        for key, name in (("pixel_x", "x"), ("pixel_y", "y"), ("annotations", "annotations")):
             if key in self:
                 data["pixel"][name] = self[key]
         grid = grid_edges(H, W, connectivity, directed=True, device=self.assignment.device)
@@ -118,7 +118,7 @@ class Hierarchy(ImageGraph):
         pixels = self.valid.nonzero().squeeze(1)
         node = self.scale_assignment[pixels, L - 1] - starts[L - 1]
         data["pixel", "in", f"region_{L - 1}"].edge_index = torch.stack([pixels, node])
-        for key in ("source", "recipe", "recipe_hash", "image_size"):
+        for key in ("source", "recipe", "recipe_hash", "image_size", "geo"):
             if key in self:
                 data[key] = self[key]
         return data

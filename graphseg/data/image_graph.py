@@ -54,6 +54,8 @@ class ImageGraph(Data):
         label_counts: `[N, K]` integers, labelled pixels of each class in each node, where the image had a mask.
         pixel_y: `[P]` int64, the mask, ignored pixels included.
         pixel_x: `[P, C]` float, the image, where the transform was told to keep it.
+        annotations: `[P, A]` int32, the segmentations of A annotators, -1 where there is none.
+        geo: str, the JSON of a GeoTIFF's georeference; empty where there is none.
         source, recipe, recipe_hash: which image this is, and how the graph was made (JSON and its hash).
 
     Graphs of images of different sizes go into one `Batch` (PyG's `DataLoader` makes them) and come back unchanged.
@@ -62,7 +64,7 @@ class ImageGraph(Data):
     # Sized by pixels or by image. PyG guesses what an attribute belongs to from its length, and P may equal N or E.
     _not_nodes = frozenset(
         {"assignment", "valid", "image_size", "pixel_y", "pixel_x", "scale_assignment", "level_sizes"}
-        | {"source", "recipe", "recipe_hash"}
+        | {"annotations", "geo", "source", "recipe", "recipe_hash"}
     )
     _node_ids = frozenset({"assignment"})  # shifted by the number of nodes when graphs are batched
 
@@ -250,7 +252,10 @@ class ImageGraph(Data):
         if bool((self.image_size < 1).any()):
             raise ValueError(f"got image_size {self.image_size.tolist()}, expected heights and widths of at least 1")
         P = self.num_pixels
-        self._check_rows("pixel", P, ("assignment", "valid", "pixel_y", "pixel_x"))
+        self._check_rows("pixel", P, ("assignment", "valid", "pixel_y", "pixel_x", "annotations"))
+        if self.get("annotations") is not None:
+            check_integer("annotations", self.annotations)
+            check_shape("annotations", self.annotations, (P, None))
         self._check_rows("node", N, ("x", "pos", "label_counts"))
         self._check_rows("edge", self.num_edges, ("edge_attr", "edge_weight", "edge_y"))
         if self.get("y") is not None and check_tensor("y", self.y).shape[:1] != (images,):  # or one label per image

@@ -3,6 +3,7 @@
 from graphseg.transforms._base import ImageInput, ImageTransform
 from graphseg.transforms.augment import (
     ColorJitter,
+    ImageAugmentation,
     RandomImageCrop,
     RandomImageFlip,
     RandomImageScale,
@@ -20,6 +21,7 @@ from graphseg.transforms.to_superpixel_rag import ToSuperpixelRAG
 
 __all__ = [
     "ColorJitter",
+    "ImageAugmentation",
     "ImageInput",
     "ImageTransform",
     "RandomImageCrop",

@@ -24,7 +24,8 @@ from graphseg.data.image_graph import ImageGraph
 
 UNLABELLED = -100  # `y` of a node without labelled pixels: what torch's losses leave out by default
 
-LABEL_FIELDS = ("mask", "segments", "instances")
+NO_ANNOTATION = -1  # in `annotations`, of a pixel that an annotator gave no region
+LABEL_FIELDS = ("mask", "segments", "instances", "annotations")
 MAP_FIELDS = (*LABEL_FIELDS, "valid", "boundary")
 OWN_CUTS = ("slic", "grid", "segments", "pixels")  # ways to cut an image that are graphseg's, or the user's own
 # What a transform reads from its input. Everything else on it is passed on to the graph.
@@ -42,6 +43,7 @@ class ImageInput:
         segments: `[H, W]` int64, the user's own regions.
         instances: `[H, W]` int64, 0 for background.
         boundary: `[H, W]`, the strength of the boundary at each pixel.
+        annotations: `[A, H, W]` int64, the segmentations of A annotators, -1 where there is none.
     """
 
     image: Tensor
@@ -50,6 +52,7 @@ class ImageInput:
     segments: Tensor | None
     instances: Tensor | None
     boundary: Tensor | None
+    annotations: Tensor | None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -94,9 +97,12 @@ def check_image(data: Data) -> Tensor:
 
 
 def check_map(name: str, value: object, image: Tensor) -> Tensor:
-    """The map `name` `[H, W]` of an image, a bool mask as numbers; TypeError or ValueError if it does not fit."""
+    """The map `name` of an image, a bool mask as numbers; TypeError or ValueError if it does not fit.
+
+    It is `[H, W]`; `annotations` are `[A, H, W]`.
+    """
     found = check_tensor(name, value)
-    check_shape(name, found, image.shape[1:])
+    check_shape(name, found, (None, *image.shape[1:]) if name == "annotations" else image.shape[1:])
     if name == "mask" and found.dtype == torch.bool:
         found = found.to(torch.uint8)
     if name in LABEL_FIELDS:
@@ -130,6 +136,20 @@ def read_input(data: Data) -> ImageInput:
     return ImageInput(image=image, **maps)
 
 
+def annotation_rows(annotations: Tensor) -> Tensor:
+    """`[P, A]` int32 of `annotations [A, H, W]`: one dtype for all images, so that their graphs can be joined.
+
+    Raises:
+        ValueError: for ids below -1, or too large for int32.
+    """
+    largest = torch.iinfo(torch.int32).max
+    low, high = (int(v) for v in annotations.aminmax()) if annotations.numel() else (0, 0)
+    if low < NO_ANNOTATION or high > largest:
+        bad = low if low < NO_ANNOTATION else high
+        raise ValueError(f"got id {bad} in annotations, expected {NO_ANNOTATION} (none) to {largest}")
+    return annotations.flatten(1).T.to(torch.int32).contiguous()  # [P, A]
+
+
 def add_provenance(graph: ImageGraph, source: str, recipe: dict[str, Any]) -> None:
     """Writes which image a graph is of and how it was made, as JSON with its hash."""
     graph.source = source
@@ -145,6 +165,9 @@ class ImageTransform(BaseTransform):
         mask: `[H, W]` integers or bool, optional: the class of each pixel.
         valid: `[H, W]` bool, optional: False for pixels to leave out (nodata).
         segments, instances, boundary: `[H, W]`, optional, read by the transforms that say so.
+        annotations: `[A, H, W]` integers, optional: the segmentations of A annotators, -1 where there is none. The
+            graph holds them as `[P, A]` int32.
+        geo: str, optional, the JSON of a GeoTIFF's georeference; empty where there is none.
         source: str, optional, the image's name.
     All other fields are passed on to the graph.
 
@@ -191,6 +214,8 @@ class ImageTransform(BaseTransform):
             graph.valid = torch.ones(H * W, dtype=torch.bool, device=device)
         if inputs.mask is not None:
             self._add_labels(graph, inputs.mask)
+        if inputs.annotations is not None:
+            graph.annotations = annotation_rows(inputs.annotations)
         if self.keep_pixels:
             graph.pixel_x = inputs.unit_image().flatten(1).T.contiguous()  # [P, C]
         add_provenance(graph, str(data.get("source") or ""), self.recipe())
@@ -204,7 +229,7 @@ class ImageTransform(BaseTransform):
 
     def recipe(self) -> dict[str, Any]:
         """What made the graph: the version, this class and its parameters, as JSON values."""
-        parameters = {key: _plain(value) for key, value in vars(self).items() if not key.startswith("_")}
+        parameters = {key: describe(value) for key, value in vars(self).items() if not key.startswith("_")}
         versions = {"graphseg": graphseg.__version__}
         if parameters.get("superpixels", "slic") not in OWN_CUTS:  # another release may cut the image otherwise
             versions["scikit-image"] = _version("scikit-image")
@@ -245,23 +270,27 @@ def _version(package: str) -> str:
 
 def _short(value: Any) -> str:
     # A bound method's repr holds that of its transform, which would hold it in turn.
-    return str(_plain(value)) if hasattr(value, "__qualname__") else repr(value)
+    return str(describe(value)) if hasattr(value, "__qualname__") else repr(value)
 
 
-def _plain(value: Any) -> Any:
+def describe(value: Any) -> Any:
     """`value` in JSON's types; functions and classes by their names."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): describe(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [describe(v) for v in value]
     if isinstance(value, ImageTransform):
         return value.recipe()
     if isinstance(value, np.generic | np.ndarray | Tensor):
         return value.tolist()
     if isinstance(value, functools.partial):
-        return {"function": _plain(value.func), "arguments": _plain(value.args), "keywords": _plain(value.keywords)}
+        return {
+            "function": describe(value.func),
+            "arguments": describe(value.args),
+            "keywords": describe(value.keywords),
+        }
     if hasattr(value, "__qualname__"):
         name = f"{value.__module__}.{value.__qualname__}"
         code = getattr(value, "__code__", None)
@@ -270,9 +299,9 @@ def _plain(value: Any) -> Any:
         # Lambdas and functions inside functions share a name, but not their code and what they hold.
         held = [cell.cell_contents for cell in value.__closure__ or ()]
         held += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-        return {"function": name, "code": _code_digest(code), "holds": _plain(held)}
+        return {"function": name, "code": _code_digest(code), "holds": describe(held)}
     name = f"{type(value).__module__}.{type(value).__qualname__}"
-    return {"class": name, **_plain(vars(value))} if hasattr(value, "__dict__") else name  # repr may hold an address
+    return {"class": name, **describe(vars(value))} if hasattr(value, "__dict__") else name  # repr may hold an address
 
 
 def _code_digest(code: CodeType) -> str:

@@ -1,9 +1,11 @@
 """Augmentation of an image and everything aligned with it, before it becomes a graph.
 
 Each transform takes `Data(image=[C, H, W], ...)` and changes, by one draw, the image and those of these
-maps that are there: `mask`, `valid`, `segments`, `instances` and `boundary`, all `[H, W]`. Other fields
-stay as they are. The input is never changed. The image is uint8, uint16 (any integers where no range is
-needed) or floating-point, and keeps its dtype.
+maps that are there: `mask`, `valid`, `segments`, `instances` and `boundary`, all `[H, W]`, and
+`annotations`, `[A, H, W]`, whose ids stay as they are. A georeference `geo` holds for the image as it was
+read: where the image was flipped, turned, scaled or cut, it becomes "". Other fields stay as they are. The
+input is never changed. The image is uint8, uint16 (any integers where no range is needed) or
+floating-point, and keeps its dtype.
 
 Random numbers: with `seed=None` they come from torch's global generator, which a `DataLoader` seeds anew
 for every worker and epoch. With a seed, the transform owns a generator: the same seed and the same calls in
@@ -30,16 +32,27 @@ from torch_geometric.transforms import BaseTransform
 
 from graphseg._checks import check_positive_int
 from graphseg.ops.rag import relabel
-from graphseg.transforms._base import MAP_FIELDS, check_image, check_map
+from graphseg.transforms._base import MAP_FIELDS, NO_ANNOTATION, check_image, check_map
 
-__all__ = ["ColorJitter", "RandomImageCrop", "RandomImageFlip", "RandomImageScale", "RandomQuarterTurn"]
+__all__ = [
+    "ColorJitter",
+    "ImageAugmentation",
+    "RandomImageCrop",
+    "RandomImageFlip",
+    "RandomImageScale",
+    "RandomQuarterTurn",
+]
 
 _UNCHANGED = (1.0, 1.0)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-class _Augmentation(BaseTransform):
-    """Checks the input, draws, and hands both on to `apply`."""
+class ImageAugmentation(BaseTransform):
+    """The base of all augmentation: checks the input, draws, and hands both on to `apply`.
+
+    Args:
+        seed: see the module.
+    """
 
     num_draws: int
 
@@ -83,7 +96,7 @@ class _Augmentation(BaseTransform):
         return f"{type(self).__name__}({', '.join(parameters)})"
 
 
-class RandomImageFlip(_Augmentation):
+class RandomImageFlip(ImageAugmentation):
     """Mirrors left-right, upside down, or both.
 
     Args:
@@ -102,12 +115,13 @@ class RandomImageFlip(_Augmentation):
     def apply(self, data: Data, draws: list[float]) -> Data:
         for draw, chance, dim in [(draws[0], self.horizontal, -1), (draws[1], self.vertical, -2)]:
             if draw < chance:
+                _drop_geo(data)
                 for name in _fields(data):
                     data[name] = _flip(data[name], dim)
         return data
 
 
-class RandomQuarterTurn(_Augmentation):
+class RandomQuarterTurn(ImageAugmentation):
     """Turns by 0, 90, 180 or 270 degrees counter-clockwise, each with probability 1/4.
 
     Args:
@@ -121,7 +135,10 @@ class RandomQuarterTurn(_Augmentation):
 
     def apply(self, data: Data, draws: list[float]) -> Data:
         turns = int(draws[0] * 4)
-        for name in _fields(data) if turns else ():
+        if turns == 0:
+            return data
+        _drop_geo(data)
+        for name in _fields(data):
             value = data[name]
             if turns == 2:
                 data[name] = _flip(_flip(value, -1), -2)
@@ -130,7 +147,7 @@ class RandomQuarterTurn(_Augmentation):
         return data
 
 
-class RandomImageScale(_Augmentation):
+class RandomImageScale(ImageAugmentation):
     """Scales height and width by one factor, drawn evenly from [low, high]. Sides are whole, at least 1.
 
     The image and `boundary` are interpolated bilinearly, with antialiasing where they shrink; integer
@@ -159,6 +176,7 @@ class RandomImageScale(_Augmentation):
         if draws[0] >= self.p or size == (H, W):
             return data
         valid = data.get("valid")
+        _drop_geo(data)
         for name in _fields(data):
             if name == "image":
                 data.image = _interpolate(data.image, size, valid)
@@ -169,12 +187,12 @@ class RandomImageScale(_Augmentation):
         return _relabel_segments(data)
 
 
-class RandomImageCrop(_Augmentation):
+class RandomImageCrop(ImageAugmentation):
     """Cuts out a window at a random place; a smaller image lies at a random place in it, and is padded.
 
     Padding is `pad_value` in the image, `ignore_index` in `mask`, 0 (background) in `instances`, False in
-    `valid` and 0 in `boundary`. No id means "no region", so `segments` are not padded but refused. Where
-    segments were cut, they are numbered from 0 again, without gaps.
+    `valid`, 0 in `boundary` and -1 in `annotations`. No id of `segments` means "no region", so they are not
+    padded but refused. Where segments were cut, they are numbered from 0 again, without gaps.
 
     Args:
         size: height and width of the window, or one number for both.
@@ -211,7 +229,9 @@ class RandomImageCrop(_Augmentation):
         y, x = int(draws[0] * (abs(H - h) + 1)), int(draws[1] * (abs(W - w) + 1))
         source = _span(y, H, h)[0], _span(x, W, w)[0]
         target = _span(y, H, h)[1], _span(x, W, w)[1]
-        padding = {"image": self.pad_value, "mask": self.ignore_index}
+        padding = {"image": self.pad_value, "mask": self.ignore_index, "annotations": NO_ANNOTATION}
+        if (h, w) != (H, W):
+            _drop_geo(data)
         for name in _fields(data):
             part = data[name][..., source[0], source[1]]
             if h <= H and w <= W:
@@ -223,7 +243,7 @@ class RandomImageCrop(_Augmentation):
         return _relabel_segments(data)
 
 
-class ColorJitter(_Augmentation):
+class ColorJitter(ImageAugmentation):
     """Changes hue, saturation, contrast and brightness, in this order, and no other field than the image.
 
     With x the image in [0, 1] (integers by their dtype's maximum, floating-point values as they are):
@@ -319,8 +339,8 @@ def _flip(value: Tensor, dim: int) -> Tensor:
 
 
 def _nearest(value: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes [H, W] to `size` by the nearest pixel: floor((i + 1/2) H / h), in whole numbers."""
-    for dim, new in enumerate(size):
+    """Resizes [*, H, W] to `size` by the nearest pixel: floor((i + 1/2) H / h), in whole numbers."""
+    for dim, new in zip((-2, -1), size, strict=True):
         position = torch.arange(new, device=value.device)
         value = value.index_select(dim, (2 * position + 1) * value.size(dim) // (2 * new))
     return value
@@ -347,6 +367,11 @@ def _restore(x: Tensor, dtype: torch.dtype) -> Tensor:
         return x.to(dtype)
     limits = torch.iinfo(dtype)
     return x.round().clamp(limits.min, limits.max).to(dtype)
+
+
+def _drop_geo(data: Data) -> None:
+    if data.get("geo") is not None:
+        data.geo = ""  # not deleted: graphs of one dataset have the same fields
 
 
 def _relabel_segments(data: Data) -> Data:

@@ -44,6 +44,8 @@ def build(segments, valid=None, seed=0):
             image=torch.rand(3, *segments.shape, generator=generator),
             mask=mask.where(mask < K, IGNORED),
             segments=segments,
+            annotations=torch.randint(-1, 4, (2, *segments.shape), generator=generator),
+            geo=f'{{"crs": {seed}}}' if seed % 2 else "",
             valid=torch.ones(segments.shape, dtype=torch.bool) if valid is None else torch.as_tensor(valid),
             source=f"image {seed}",
         )
@@ -117,6 +119,18 @@ def test_a_batch_of_one(name):
     batch = Batch.from_data_list([graph])
     assert batch.validate() and torch.equal(batch.assignment, graph.assignment)
     assert_same(batch.get_example(0), graph)
+
+
+def test_annotations_and_georeferences_of_a_batch():
+    listed = graphs()
+    batch = Batch.from_data_list(listed)
+    assert torch.equal(batch.annotations, torch.cat([g.annotations for g in listed]))
+    assert batch.geo == [g.geo for g in listed] and "" in batch.geo and '{"crs": 3}' in batch.geo
+    assert not batch.is_node_attr("annotations") and not batch.is_edge_attr("annotations")
+    same_size = cases()["P = N = E"]  # P, N and E are 2, and so is the number of annotators
+    assert same_size.annotations.shape == (2, 2)
+    assert not same_size.is_node_attr("annotations") and not same_size.is_edge_attr("annotations")
+    assert not same_size.is_node_attr("geo") and not same_size.is_edge_attr("geo")
 
 
 def test_follow_batch():
@@ -260,8 +274,9 @@ def test_subgraph_takes_the_pixels_along(name, kind):
     assert part.assignment.dtype == torch.int64
     for key in ("x", "pos", "y", "label_counts"):
         assert torch.equal(part[key], graph[key][kept.long()])
-    for key in ("pixel_y", "pixel_x", "image_size"):
+    for key in ("pixel_y", "pixel_x", "annotations", "image_size"):
         assert torch.equal(part[key], graph[key])
+    assert part.geo == graph.geo
     values = torch.rand(N, 2)
     if N:
         shown = part.project(values[kept.long()], fill=-1).flatten(1)
@@ -291,7 +306,7 @@ def test_edge_subgraph_and_coalesce_leave_pixels_alone(name):
     whole.edge_index = whole.edge_index.repeat(1, 2).flip(1)
     whole.edge_attr = whole.edge_attr.repeat(2, 1).flip(0)
     for other in (part, whole.coalesce()):
-        for key in ("assignment", "valid", "pixel_y", "pixel_x", "x", "label_counts"):
+        for key in ("assignment", "valid", "pixel_y", "pixel_x", "annotations", "x", "label_counts"):
             assert torch.equal(other[key], graph[key])
     assert torch.equal(whole.coalesce().edge_index, graph.edge_index)  # already in lexicographic order
 
@@ -536,6 +551,9 @@ BREAKS = {
     "valid of numbers": (lambda g: g.update({"valid": g.valid.long()}), "torch.int64 for valid"),
     "short pixel_y": (lambda g: g.update({"pixel_y": g.pixel_y[1:]}), "pixel_y, expected 99 rows"),
     "short pixel_x": (lambda g: g.update({"pixel_x": g.pixel_x[1:]}), "pixel_x, expected 99 rows"),
+    "short annotations": (lambda g: g.update({"annotations": g.annotations[1:]}), "annotations, expected 99 rows"),
+    "flat annotations": (lambda g: g.update({"annotations": g.annotations[:, 0]}), r"annotations, expected \[99, \*\]"),
+    "annotations in float": (lambda g: g.update({"annotations": g.annotations.float()}), "float32 for annotations"),
     "short pos": (lambda g: g.update({"pos": g.pos[1:]}), "pos, expected 12 rows, one per node"),
     "flat pos": (lambda g: g.update({"pos": g.pos[:, :1]}), "for pos"),
     "long x": (lambda g: g.update({"x": g.x.repeat(2, 1), "num_nodes": 12}), "x, expected 12 rows"),
@@ -614,7 +632,7 @@ def test_transforms_of_pyg_leave_the_pixels_alone(name, case, batched):
     before = graph.clone()
     changed = NODES_STAY[name](graph)
     assert changed.validate()
-    for key in ("assignment", "valid", "pixel_y", "pixel_x", "image_size", "label_counts", "y", "pos"):
+    for key in ("assignment", "valid", "pixel_y", "pixel_x", "annotations", "image_size", "label_counts", "y", "pos"):
         if not (key == "pos" and name in ("Distance", "Cartesian")):
             assert torch.equal(changed[key], before[key]), key
 

@@ -36,6 +36,11 @@ def derive_mask(image):
     return image.to(torch.int64).sum(0) % 200
 
 
+def derive_annotations(mask):
+    """Three segmentations that depend on the mask, with pixels of no region; the last is all of them."""
+    return torch.stack([mask % 7 - 1, mask + 300, mask * 0 - 1]).to(torch.int32)
+
+
 def sample(height=7, width=9, channels=3, dtype=torch.uint8, seed=0):
     """An image of random whole numbers with maps that are computed from it."""
     generator = torch.Generator().manual_seed(seed)
@@ -48,6 +53,7 @@ def sample(height=7, width=9, channels=3, dtype=torch.uint8, seed=0):
         segments=torch.unique(mask, return_inverse=True)[1].to(torch.int32),
         instances=(mask % 3).to(torch.uint16),
         boundary=mask.float() / 200,
+        annotations=derive_annotations(mask),
     )
 
 
@@ -90,6 +96,7 @@ def test_maps_follow_the_image(name, dtype):
         assert torch.equal(after.valid, mask % 5 != 0)
         assert torch.equal(after.instances.long(), mask % 3) and after.instances.dtype == torch.uint16
         assert torch.equal(after.boundary, mask.float() / 200)
+        assert torch.equal(after.annotations, derive_annotations(mask)) and after.annotations.dtype == torch.int32
         assert after.segments.dtype == torch.int32
         # The same partition, numbered from 0 without gaps, in the old order.
         assert torch.equal(after.segments.long(), torch.unique(mask, return_inverse=True)[1])
@@ -102,6 +109,75 @@ def test_maps_follow_a_photograph(name):
     for _ in range(4):
         after = transform(before)
         assert torch.equal(after.mask, derive_mask(after.image)) and after.source == "chelsea"
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        *[RandomImageFlip(h, v) for h, v in [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]],
+        RandomQuarterTurn(),
+        *[RandomImageScale(factor, factor) for factor in (0.4, 0.75, 1.6)],
+        RandomImageCrop((4, 5), ignore_index=-1),
+        RandomImageCrop((20, 23), ignore_index=-1),
+        RandomImageCrop((3, 23), ignore_index=-1),
+        ColorJitter(0.3, 0.3, 0.3, 0.1),
+    ],
+    ids=repr,
+)
+def test_annotations_go_where_each_would_go_as_a_mask(transform):
+    generator = torch.Generator().manual_seed(1)
+    before = Data(
+        image=torch.rand(3, 11, 14, generator=generator),
+        annotations=torch.randint(-1, 5, (4, 11, 14), generator=generator),
+    )
+    for _ in range(4):
+        draws = torch.rand(transform.num_draws, dtype=torch.float64, generator=generator).tolist()
+        after = transform.apply(copy.copy(before), draws)
+        alone = [transform.apply(Data(image=before.image, mask=m), draws).mask for m in before.annotations]
+        assert torch.equal(after.annotations, torch.stack(alone))
+        assert after.annotations.dtype == torch.int64 and after.annotations.is_contiguous()
+
+
+def test_annotations_are_the_regions_that_segments_are():
+    image = torch.from_numpy(photographs.chelsea()[:60, :80]).permute(2, 0, 1)
+    regions = (image[0] // 40 * 10).long()
+    for transform in (RandomImageFlip(1.0), RandomQuarterTurn(seed=2), RandomImageCrop((30, 20), seed=2)):
+        after = transform(Data(image=image, segments=regions, annotations=regions[None]))
+        ids, numbered = torch.unique(after.annotations[0], return_inverse=True)
+        assert set(ids.tolist()) <= set(regions.unique().tolist())  # these keep their ids
+        assert torch.equal(numbered, torch.unique(after.segments, return_inverse=True)[1])
+
+
+GEO = '{"transform": [10.0, 0.0, 300.0, 0.0, -10.0, 700.0]}'
+
+
+@pytest.mark.parametrize(
+    ("transform", "kept"),
+    [
+        (RandomImageFlip(0.0, 0.0), True),
+        (RandomImageFlip(1.0, 0.0), False),
+        (RandomImageFlip(0.0, 1.0), False),
+        (RandomImageScale(1.0, 1.0), True),
+        (RandomImageScale(2.0, 2.0, p=0.0), True),
+        (RandomImageScale(0.5, 0.5), False),
+        (RandomImageCrop((6, 8)), True),
+        (RandomImageCrop((6, 7)), False),
+        (RandomImageCrop((7, 8)), False),
+        (ColorJitter(0.5, 0.5, 0.5, 0.5), True),
+    ],
+    ids=repr,
+)
+def test_a_georeference_lasts_until_pixels_move(transform, kept):
+    before = Data(image=torch.rand(3, 6, 8), geo=GEO)
+    assert transform(before).geo == (GEO if kept else "") and before.geo == GEO
+    assert "geo" not in transform(Data(image=before.image))  # none is made up
+    assert transform(Data(image=before.image, geo="")).geo == ""
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_georeference_lasts_until_the_image_turns(turns):
+    data = RandomQuarterTurn().apply(Data(image=torch.rand(3, 6, 6), geo=GEO), [turns / 4])
+    assert data.geo == ("" if turns else GEO)
 
 
 def test_flips_are_numpys_and_undo_themselves():
@@ -218,6 +294,7 @@ def test_crop_pads_smaller_images():
             ("instances", 0),
             ("valid", False),
             ("boundary", 0),
+            ("annotations", -1),
         ]:
             assert (after[key][..., ~inside] == padding).all()
             assert torch.equal(after[key][..., inside].flatten(), before[key].flatten())
@@ -234,6 +311,9 @@ def test_crop_refuses_what_cannot_be_padded():
     small = Data(image=torch.zeros(1, 2, 2, dtype=torch.uint8), mask=torch.zeros(2, 2, dtype=torch.uint8))
     with pytest.raises(ValueError, match="got padding -1 for mask"):
         RandomImageCrop(3, ignore_index=-1)(small)
+    annotated = Data(image=torch.zeros(1, 2, 2), annotations=torch.zeros(1, 2, 2, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="got padding -1 for annotations, expected a whole number from 0"):
+        RandomImageCrop(3)(annotated)
     with pytest.raises(ValueError, match=r"got padding 0\.5 for image"):
         RandomImageCrop(3, pad_value=0.5)(small)
 
@@ -408,6 +488,7 @@ def test_any_image(height, width, channels, dtype, seed):
         size = after.image.shape[1:]
         for key in ("mask", "valid", "segments", "instances", "boundary"):
             assert after[key].shape == size and after[key].dtype == before[key].dtype
+        assert after.annotations.shape == (3, *size) and after.annotations.dtype == torch.int32
         ids = after.segments.unique()
         assert torch.equal(ids, torch.arange(len(ids), dtype=torch.int32))
 
@@ -446,6 +527,9 @@ def good(**changes):
         (good(segments=torch.zeros(4).long()), ValueError, r"got shape \[4\] for segments"),
         (good(instances=torch.zeros(4, 5)), TypeError, "got dtype torch.float32 for instances"),
         (good(valid=torch.zeros(4, 5)), TypeError, "got dtype torch.float32 for valid"),
+        (good(annotations=torch.zeros(4, 5).long()), ValueError, r"\[4, 5\] for annotations, expected \[\*, 4, 5\]"),
+        (good(annotations=torch.zeros(2, 5, 4).long()), ValueError, r"got shape \[2, 5, 4\] for annotations"),
+        (good(annotations=torch.zeros(2, 4, 5)), TypeError, "got dtype torch.float32 for annotations"),
     ],
 )
 def test_bad_data_is_refused_by_name(name, data, error, message):

@@ -381,6 +381,70 @@ def test_no_mask_no_labels():
     assert not {"y", "label_counts", "pixel_y"} & set(graph.keys()) and graph.validate()
 
 
+# Annotators and georeferences
+
+
+def annotated(name="astronaut", annotators=3):
+    """A photograph with segmentations, none of which is complete, and a georeference."""
+    data = photograph(name)
+    gray = data.image.to(torch.int64).sum(0)
+    data.annotations = torch.stack([gray // (30 * (k + 1)) - 1 for k in range(annotators)])
+    data.geo = f'{{"crs": "{name}"}}'
+    return data
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_annotations_and_georeferences_reach_the_graph(name):
+    data = annotated()
+    graph = TRANSFORMS[name](num_classes=K, ignore_index=255)(data)
+    assert graph.validate() and graph.geo == data.geo
+    assert graph.annotations.dtype == torch.int32 and graph.annotations.is_contiguous()
+    H, W = data.mask.shape
+    assert torch.equal(graph.annotations.view(H, W, 3).permute(2, 0, 1), data.annotations.to(torch.int32))
+    want = TRANSFORMS[name](num_classes=K, ignore_index=255)(photograph())
+    assert "annotations" not in want and "geo" not in want
+    del graph.annotations, graph.geo
+    assert_same(graph, want)  # nothing else depends on them
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_annotated_images_of_different_sizes_in_a_batch(name):
+    transform = TRANSFORMS[name](num_classes=K, ignore_index=255)
+    listed = [transform(annotated(photo)) for photo in ("coffee", "astronaut", "coffee")]
+    batch = next(iter(DataLoader(listed, batch_size=3)))
+    assert batch.validate() and batch.geo == ['{"crs": "coffee"}', '{"crs": "astronaut"}', '{"crs": "coffee"}']
+    assert batch.annotations.shape == (batch.num_pixels, 3)
+    for i, want in enumerate(listed):
+        assert_same(batch.get_example(i), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.int64])
+def test_annotations_of_any_integer_dtype(dtype):
+    data = annotated()
+    data.annotations = (data.annotations + 1).clamp(max=127).to(dtype)
+    graph = ToPixelGrid()(data)
+    assert graph.annotations.dtype == torch.int32
+    assert torch.equal(graph.annotations.T.reshape(data.annotations.shape), data.annotations.to(torch.int32))
+
+
+def test_annotations_stay_where_there_is_no_data():
+    data = annotated()
+    data.valid = torch.rand(data.mask.shape) < 0.5
+    graph = ToSuperpixelRAG(10)(data)
+    assert torch.equal(graph.annotations, data.annotations.flatten(1).T.to(torch.int32))
+
+
+def test_annotations_of_a_hierarchy():
+    data = annotated()
+    graph = ToHierarchy((3, 6, 12), keep_pixels=True)(data)
+    hetero = graph.to_hetero()
+    assert hetero.validate() and hetero.geo == data.geo
+    assert torch.equal(hetero["pixel"].annotations, graph.annotations)
+    for level in range(3):
+        part = graph.level_graph(level)
+        assert part.validate() and part.geo == data.geo and torch.equal(part.annotations, graph.annotations)
+
+
 # Refusals
 
 
@@ -416,6 +480,26 @@ WRONG = {
         lambda: changed(mask=torch.zeros(1, 36, 44, dtype=torch.long)),
         ValueError,
         r"\[1, 36, 44\] for mask",
+    ),
+    "annotations [H, W]": (
+        lambda: changed(annotations=torch.zeros(36, 44, dtype=torch.long)),
+        ValueError,
+        r"\[36, 44\] for annotations, expected \[\*, 36, 44\]",
+    ),
+    "annotations in float": (
+        lambda: changed(annotations=torch.zeros(2, 36, 44)),
+        TypeError,
+        "float32 for annotations, expected an integer",
+    ),
+    "annotation -2": (
+        lambda: changed(annotations=torch.full((2, 36, 44), -2)),
+        ValueError,
+        r"got id -2 in annotations, expected -1 \(none\) to 2147483647",
+    ),
+    "annotation too large": (
+        lambda: changed(annotations=torch.full((2, 36, 44), 2**31)),
+        ValueError,
+        "got id 2147483648 in annotations",
     ),
     "mask in float": (lambda: changed(mask=torch.zeros(36, 44)), TypeError, "float32 for mask, expected an integer"),
     "mask in numpy": (lambda: changed(mask=np.zeros((36, 44), int)), TypeError, "ndarray for mask"),
