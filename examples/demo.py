@@ -1,4 +1,4 @@
-"""Every construction on real photographs: a table of what each costs, and pictures of the graphs.
+"""Every construction on real photographs: a table of what each costs, pictures of the graphs, and a report.
 
 The photographs come with scikit-image. `make demo` runs this.
 
@@ -25,6 +25,7 @@ from torch_geometric.data import Data
 
 from examples.overview import coin_instances
 from graphseg import ImageGraph
+from graphseg.compare import choose, compare, default_constructions
 from graphseg.plot import plot_borders, plot_graph
 from graphseg.transforms import (
     ImageTransform,
@@ -54,6 +55,7 @@ CONSTRUCTIONS: dict[str, ImageTransform] = {
     "hierarchy 50 200 800": ToHierarchy((50, 200, 800)),
     "PascalVOC-SP": ToPascalVOCSP(),
 }
+REPORTED = "pixel grid 8, slic 100 rag, slic 400 rag, slic 400 feature knn, felzenszwalb rag, slic hierarchy"
 PANELS = (  # what is drawn: construction, how
     ("SLIC 200, touching", "borders"),
     ("SLIC 200, touching", "graph"),
@@ -138,7 +140,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             nodes, edges, _, size, milliseconds = (mean(column) for column in zip(*rows, strict=True))
             features = max(row[2] for row in rows)
             print(f"{name:<32} {nodes:>8.0f} {edges:>9.0f} {features:>8.0f} {size:>12.0f} {milliseconds:>8.1f}")
-    print(f"\nedges count both directions; ms include the superpixels. Pictures are in {options.out.resolve()}")
+    print(f"edges count both directions; ms include the superpixels. Pictures are in {options.out.resolve()}\n")
+    images = [read(source) for source in PHOTOGRAPHS[-1 if options.quick else -3 :]]
+    compare(images, choose(REPORTED, default_constructions()), out=options.out / "report", command="make demo")
+    print(f"The report, for a browser: {(options.out / 'report' / 'report.html').resolve()}")
 
 
 if __name__ == "__main__":

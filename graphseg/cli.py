@@ -1,4 +1,4 @@
-"""The command line: `graphseg build | inspect | plot`.
+"""The command line: `graphseg build | inspect | plot | compare`.
 
 Exit status: 0 all is done; 1 done, except for files that are listed; 2 wrong use; 3 it could not be done;
 130 interrupted.
@@ -9,10 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from graphseg import __version__
 
 if TYPE_CHECKING:
     from graphseg.datasets import DatasetStatistics, ImageGraphDataset, ImageReader
@@ -21,6 +25,7 @@ __all__ = ["main"]
 
 DONE, WITH_ERRORS, WRONG_USE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
+_USAGE = "%(prog)s IMAGES OUT [--labels MASKS | --dataset NAME] [--graph KIND] [option ...]"
 _EXIT = """exit status:
   0    all is done
   1    done, except for files that OUT/errors.jsonl lists, one JSON object a line: file, reason
@@ -42,6 +47,18 @@ _BUILD = """examples:
 
 Images and masks pair by name: photos/a/1.jpg with masks/a/1.png. What is built is kept under a hash of the files and of
 these options: the same command again does only what is missing or has changed, also after it was killed.
+
+"""
+
+_COMPARE = """examples:
+  graphseg compare photos --out report
+  graphseg compare photos --labels masks --ignore-index 255 --out report --workers 2
+  graphseg compare photos --labels masks --num-classes 3 --constructions "slic * rag" hierarchy --out report
+  graphseg compare camvid --dataset camvid --max-images 60 --out report
+
+OUT gets report.html (one page, for any browser, that needs no network), results.json and results.csv (a record for each
+construction and measure), images.csv (a line for each construction and image), comparisons.json and plots. The same
+command again does only what is missing or has changed, also after it was killed.
 
 """
 
@@ -71,6 +88,12 @@ _DATASETS = {
     "potsdam": "Potsdam",
     "sentinel2": "Sentinel2",
 }
+# Which options only a plain folder has, and which of them need another.
+_NEEDED = {
+    "labels": ("mask_suffix", "num_classes", "ignore_index", "class_names"),
+    "instances": ("instance_suffix",),
+}
+_OF_FOLDER = ("instances", "channels", *_NEEDED["labels"], *_NEEDED["instances"])
 _SUPERPIXELS = ("slic", "grid", "slic_skimage", "felzenszwalb", "quickshift", "watershed")
 
 
@@ -83,15 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    options = _parser().parse_args(argv)
+    try:
+        options = _parser().parse_args(argv)
+        options.command_line = shlex.join(["graphseg", *(sys.argv[1:] if argv is None else argv)])
+    finally:
+        _say("", end="")  # the help goes out now
     try:
         status: int = options.run(options)
     except KeyboardInterrupt:
         print("graphseg: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever reads the answer has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except (OSError, ImportError, LookupError) as error:
         print(f"graphseg: {error}", file=sys.stderr)
         return FAILED
@@ -101,27 +125,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def _say(text: str, end: str = "\n") -> None:
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:  # whoever reads the answer has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         "graphseg", description="Images become graphs, graphs become segmentations.", epilog=_EXIT, formatter_class=raw
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     build = commands.add_parser(
         "build",
         help="make a dataset of graphs from a folder of images",
         description="Make a dataset of graphs from a folder of images.",
+        usage=_USAGE,
         epilog=_BUILD + _EXIT,
         formatter_class=raw,
     )
     build.set_defaults(run=_build, error=build.error)
     _add_data(build)
+    build.add_argument("out", type=Path, metavar="OUT", help="folder to write, or to go on with")
     _add_graph(build)
     work = build.add_argument_group("work")
     work.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
     work.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, whose workers make the graphs")
     work.add_argument("--quiet", action="store_true", help="no progress bar")
 
+    _add_compare(commands)
     inspect = commands.add_parser(
         "inspect",
         help="say what a dataset holds",
@@ -152,7 +187,6 @@ def _add_data(build: argparse.ArgumentParser) -> None:
     build.add_argument(
         "images", type=Path, metavar="IMAGES", help="folder of images, or of the set that --dataset names"
     )
-    build.add_argument("out", type=Path, metavar="OUT", help="folder to write, or to go on with")
     data = build.add_argument_group("images and labels")
     source = data.add_mutually_exclusive_group()
     source.add_argument("--labels", type=Path, metavar="MASKS", help="folder of masks: the class of each pixel")
@@ -160,9 +194,8 @@ def _add_data(build: argparse.ArgumentParser) -> None:
         "--dataset", choices=_DATASETS, metavar="NAME", help=f"a set of known layout: {', '.join(_DATASETS)}"
     )
     data.add_argument("--instances", type=Path, metavar="MAPS", help="folder of instance maps, 0 for background")
-    data.add_argument(
-        "--mask-suffix", default="", metavar="TEXT", help="what masks' names have more than images', _mask say"
-    )
+    data.add_argument("--mask-suffix", metavar="TEXT", help="what masks' names have more than images', _mask say")
+    data.add_argument("--instance-suffix", metavar="TEXT", help="likewise, of --instances")
     data.add_argument(
         "--num-classes", type=int, metavar="K", help="default: the largest label + 1, found by reading all masks"
     )
@@ -220,16 +253,86 @@ def _add_graph(build: argparse.ArgumentParser) -> None:
     graph.add_argument("--keep-pixels", action="store_true", help="keep the images with the graphs")
 
 
+def _add_compare(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="measure graph constructions on a folder of images",
+        description="Measure graph constructions on a folder of images, side by side.",
+        epilog=_COMPARE + _EXIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.set_defaults(run=_compare, error=compare.error)
+    _add_data(compare)
+    compare.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to write, or to go on with")
+    what = compare.add_argument_group("what is compared")
+    what.add_argument(
+        "--constructions",
+        nargs="+",
+        metavar="NAME",
+        help="names, patterns (slic * rag) or words (knn) of the default set; a wrong name lists them (default: all)",
+    )
+    what.add_argument("--max-images", type=int, metavar="N", help="only so many images, taken evenly")
+    what.add_argument(
+        "--no-probe", action="store_true", help="do not train the probe (a small GNN; it takes the most time)"
+    )
+    what.add_argument("--probe-images", type=int, metavar="N", help="that take part in the probe (default 60)")
+    what.add_argument("--probe-steps", type=int, metavar="N", help="of training (default 200)")
+    what.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default 0)")
+    what.add_argument("--pictures", type=int, default=4, metavar="N", help="images that the report shows (default 4)")
+    work = compare.add_argument_group("work")
+    work.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
+    work.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from graphseg.compare import ProbeOptions, choose, compare, default_constructions, format_table
+
+    reader = _reader(options)
+    constructions = default_constructions(reader.num_classes, reader.ignore_index)
+    if options.constructions is not None:
+        constructions = choose(options.constructions, constructions)
+    if options.max_images is not None:
+        if options.max_images < 1:
+            options.error(f"got --max-images {options.max_images}, expected at least 1")
+        count = min(options.max_images, len(reader))
+        reader = reader.index_select([k * len(reader) // count for k in range(count)])
+    budget = {"images": options.probe_images, "steps": options.probe_steps}
+    given = {name: value for name, value in budget.items() if value is not None}
+    result = compare(
+        reader,
+        constructions,
+        out=options.out,
+        probing=not options.no_probe and ProbeOptions(**given),
+        workers=options.workers,
+        seed=options.seed,
+        num_pictures=options.pictures,
+        progress=False if options.quiet else None,
+        command=options.command_line,
+    )
+    if not options.quiet:
+        _say(format_table(result.records, result.rows, width=shutil.get_terminal_size((120, 24)).columns))
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    _say(f"the report: {options.out / 'report.html'}")
+    if not result.records:
+        return FAILED
+    return WITH_ERRORS if any("error" in row for row in result.rows) or reader.bad_files else DONE
+
+
 def _build(options: argparse.Namespace) -> int:
     unheeded = [n for n in _OF_SOME if getattr(options, n) is not None and n not in _GRAPHS[options.graph]]
     if unheeded:
-        names = ", ".join("--" + n.replace("_", "-") for n in unheeded)
-        options.error(f"got {names} with --graph {options.graph}, which heeds {_options_of(options.graph)}")
+        heeded = ", ".join(map(_option, _GRAPHS[options.graph]))
+        options.error(f"got {', '.join(map(_option, unheeded))} with --graph {options.graph}, which heeds {heeded}")
+    if options.graph == "instance" and options.dataset is None and options.instances is None:
+        options.error("got --graph instance without --instances, expected both")
 
     from graphseg.datasets import ImageGraphDataset
 
     reader = _reader(options)
     transform = _transform(options, reader)
+    if options.out.exists() and not options.out.is_dir():
+        raise NotADirectoryError(f"got OUT {options.out}, which is a file, expected a folder or a new name")
     dataset = ImageGraphDataset.build(
         reader,
         options.out,
@@ -241,7 +344,7 @@ def _build(options: argparse.Namespace) -> int:
     errors = dataset.errors
     size = dataset.stats().bytes.total / 1e6
     left_out = f"; left out ({len(errors)}):" if errors else ""
-    print(f"{len(dataset)} graphs in {options.out} ({size:.1f} MB){left_out}", flush=True)
+    _say(f"{len(dataset)} graphs in {options.out} ({size:.1f} MB){left_out}")
     for bad in errors[:5]:
         print(f"  {bad.file}: {bad.reason}", file=sys.stderr)
     if errors:
@@ -252,20 +355,21 @@ def _build(options: argparse.Namespace) -> int:
     return WITH_ERRORS if errors else DONE
 
 
-def _options_of(graph: str) -> str:
-    return ", ".join("--" + name.replace("_", "-") for name in _GRAPHS[graph])
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _reader(options: argparse.Namespace) -> ImageReader:
     from graphseg import datasets
+    from graphseg._checks import check_positive_int
     from graphseg.datasets.image_file import MAX_PIXELS
 
     most = MAX_PIXELS if options.max_pixels is None else options.max_pixels
+    check_positive_int("--max-pixels", most)
     if options.dataset is not None:
-        of_folder = ("instances", "num_classes", "ignore_index", "class_names", "channels")
-        given = [n for n in of_folder if getattr(options, n) is not None]
+        given = [n for n in _OF_FOLDER if getattr(options, n) is not None]
         if given:
-            options.error(f"got --{given[0].replace('_', '-')} with --dataset, which brings its own")
+            options.error(f"got {_option(given[0])} with --dataset {options.dataset}, which brings its own")
         chosen = {} if options.classes is None else {"classes": options.classes}
         try:
             reader: ImageReader = getattr(datasets, _DATASETS[options.dataset])(options.images, options.split, **chosen)
@@ -278,27 +382,28 @@ def _reader(options: argparse.Namespace) -> ImageReader:
     for name in ("split", "classes"):
         if getattr(options, name) is not None:
             options.error(f"got --{name} without --dataset, expected both")
-    if options.labels is None:
-        for name in ("num_classes", "ignore_index", "class_names"):
-            if getattr(options, name) is not None:
-                options.error(f"got --{name.replace('_', '-')} without --labels, expected both")
-    names = options.class_names.read_text("utf-8").split("\n") if options.class_names is not None else []
-    names = [name.strip() for name in names if name.strip()]
+    for needed, names in _NEEDED.items():
+        for name in names:
+            if getattr(options, needed) is None and getattr(options, name) is not None:
+                options.error(f"got {_option(name)} without {_option(needed)}, expected both")
+    lines = options.class_names.read_text("utf-8").split("\n") if options.class_names is not None else []
+    class_names = [line.strip() for line in lines if line.strip()]
 
     def folder(num_classes: int | None) -> ImageReader:
         return datasets.ImageFolder(
             options.images,
             options.labels,
             options.instances,
-            mask_suffix=options.mask_suffix,
+            mask_suffix=options.mask_suffix or "",
+            instance_suffix=options.instance_suffix or "",
             channels=options.channels,
             num_classes=num_classes,
             ignore_index=options.ignore_index,
-            class_names=names,
+            class_names=class_names,
             max_pixels=most,
         )
 
-    K = options.num_classes if options.num_classes is not None else len(names) or None
+    K = options.num_classes if options.num_classes is not None else len(class_names) or None
     if K is None and options.labels is not None:
         K = datasets.count_classes(folder(None))
         print(f"{K} classes in {options.labels}", file=sys.stderr)
@@ -358,6 +463,8 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             options.error(f"got --parameter {text}, expected NAME=VALUE")
+        if name in options:
+            options.error(f"got --parameter {text}, expected {_option(name)} for that")
         try:
             found[name] = json.loads(value)
         except ValueError:
@@ -371,9 +478,9 @@ def _inspect(options: argparse.Namespace) -> int:
     stats = part.stats()
     if options.json:
         about = {"splits": part.splits, "complete": dataset.complete, "errors": len(dataset.errors)}
-        print(json.dumps(about | stats.to_dict() | {"pipeline": dataset.about.get("pipeline")}, indent=2), flush=True)
+        _say(json.dumps(about | stats.to_dict() | {"pipeline": dataset.about.get("pipeline")}, indent=2))
     else:
-        print(_described(part, stats), flush=True)
+        _say(_described(part, stats))
     return DONE
 
 
@@ -404,19 +511,23 @@ def _described(dataset: ImageGraphDataset, stats: DatasetStatistics) -> str:
 
 def _plot(options: argparse.Namespace) -> int:
     dataset = _open(options.out)
-    if options.index.lstrip("-").isdigit():
-        index = int(options.index)
-        if not 0 <= index < len(dataset):
-            raise ValueError(f"got INDEX {index}, expected 0 to {len(dataset) - 1}")
-    elif options.index in dataset.sources:
-        index = dataset.sources.index(options.index)
-    else:
-        raise ValueError(f"got INDEX {options.index!r}, expected a number or a name such as {dataset.sources[:3]}")
+    index = _find(dataset.sources, options.index)
 
     from graphseg.datasets.picture import draw_graph
 
     draw_graph(dataset, index, options.picture)
     return DONE
+
+
+def _find(sources: Sequence[str], text: str) -> int:
+    """The graph that a number means, or else the name of an image: there are images whose names are numbers."""
+    if text.isdecimal() and int(text) < len(sources) and text == str(int(text)):
+        return int(text)
+    if text in sources:
+        return sources.index(text)
+    if not sources:
+        raise ValueError(f"got INDEX {text}, expected none: the dataset is empty")
+    raise ValueError(f"got INDEX {text}, expected 0 to {len(sources) - 1}, or a name such as {', '.join(sources[:3])}")
 
 
 def _open(root: Path) -> ImageGraphDataset:
@@ -426,7 +537,10 @@ def _open(root: Path) -> ImageGraphDataset:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the build of", UserWarning)  # said in the answer
-        return ImageGraphDataset(root)
+        try:
+            return ImageGraphDataset(root)
+        except ValueError as error:  # the file is to blame, not the words
+            raise OSError(str(error)) from error
 
 
 if __name__ == "__main__":

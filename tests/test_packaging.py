@@ -132,7 +132,7 @@ def test_wheel_holds_the_whole_package(tmp_path: Path, run_python: RunPython) ->
     source = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "graphseg").rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in (".py", ".jinja", ".css", ".js") or path.name == "py.typed"
     }
     with zipfile.ZipFile(wheel) as archive:
         packed = set(archive.namelist())

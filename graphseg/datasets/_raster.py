@@ -7,6 +7,7 @@ with it ends in a ValueError.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import io
 import math
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
@@ -40,6 +41,11 @@ __all__ = ["Raster", "open_raster"]
 MAX_BYTES_PER_PIXEL = 64  # of an image with `max_pixels` pixels; smaller images may have more channels
 NPY = b"\x93NUMPY"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PLUGINS: dict[bytes, type[ImageFile.ImageFile]] = {
+    b"\x89P": PngImagePlugin.PngImageFile,
+    b"\xff\xd8": JpegImagePlugin.JpegImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+}
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Window = tuple[int, int, int, int]
@@ -144,16 +150,14 @@ def _open(path: str, max_pixels: int) -> Raster:
         raster = _open_tiff(path, max_pixels)
         assert raster is not None
         return raster
+    is_webp = head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    plugin = WebPImagePlugin.WebPImageFile if is_webp else PLUGINS.get(head[:2])
+    if plugin is None:
+        raise ValueError(f"got a file that begins with {head[:8]!r}, expected PNG, JPEG, TIFF, BMP, WebP or .npy")
     data = Path(path).read_bytes()
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+    if plugin is PngImagePlugin.PngImageFile:
         return _open_png(data, max_pixels)
-    if head.startswith(b"\xff\xd8\xff"):
-        return _open_pillow(JpegImagePlugin.JpegImageFile, data, max_pixels)
-    if head.startswith(b"BM"):
-        return _open_pillow(BmpImagePlugin.BmpImageFile, data, max_pixels)
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return _open_pillow(WebPImagePlugin.WebPImageFile, data, max_pixels)
-    raise ValueError(f"got a file that begins with {head[:8]!r}, expected PNG, JPEG, TIFF, BMP, WebP or .npy")
+    return _open_pillow(plugin, data, max_pixels)
 
 
 def _open_mapped(path: str, max_pixels: int) -> Raster | None:
@@ -171,13 +175,13 @@ def _head(path: str) -> bytes:
 
 def _check_size(height: int, width: int, num_bytes: int, max_pixels: int) -> None:
     if height < 1 or width < 1:
-        raise ValueError(f"got an image of {height} x {width} pixels, expected at least 1 x 1")
+        raise _Refused(f"got an image of {height} x {width} pixels, expected at least 1 x 1")
     if height * width > max_pixels:
-        raise ValueError(
+        raise _Refused(
             f"got an image of {height} x {width} = {height * width} pixels, expected at most max_pixels={max_pixels}"
         )
     if num_bytes > MAX_BYTES_PER_PIXEL * max_pixels:
-        raise ValueError(
+        raise _Refused(
             f"got an image of {num_bytes} bytes, expected at most {MAX_BYTES_PER_PIXEL} * max_pixels={max_pixels}"
         )
 
@@ -194,7 +198,7 @@ def _decoding(kind: str) -> Iterator[None]:
     except _Refused:
         raise
     except OSError as error:
-        if error.errno is not None:  # of the disk, not of what is on it
+        if error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):  # of the disk, not of what is on it
             raise
         raise ValueError(f"got a damaged {kind} file ({error}), expected a whole one") from error
     except Exception as error:
@@ -291,7 +295,7 @@ def _from_channels(values: Array, has_alpha: bool) -> Raster:
 
 
 def _open_pillow(plugin: type[ImageFile.ImageFile], data: bytes, max_pixels: int, bits: int = 8) -> Raster:
-    """An image of Pillow's; `bits` of a PNG."""
+    """An image of Pillow's; `bits` of each number in the file."""
     kind = str(plugin.format)
     with _decoding(kind):
         # Not by Image.open, which would hold the image against a limit for the whole process.
@@ -388,6 +392,8 @@ def channel_axis(shape: tuple[int, ...]) -> int | None:
 
 def _open_tiff(path: str, max_pixels: int, only_mapped: bool = False) -> Raster | None:
     """The first image of a TIFF; None for one that cannot be read from disk part by part, if `only_mapped`."""
+    with _decoding("TIFF"):
+        _check_directories(path)
     with _decoding("TIFF"), tifffile.TiffFile(path) as tif:
         series = tif.series[0]
         page = series.keyframe
@@ -405,12 +411,31 @@ def _open_tiff(path: str, max_pixels: int, only_mapped: bool = False) -> Raster 
         else:
             raster = _open_tiff_by_pillow(path, series)
         geo = read_geo(page)
-        raster = dataclasses.replace(raster, geo=geo, nodata=find_nodata(geo), mask=_read_mask(tif, page))
+        raster = dataclasses.replace(raster, geo=geo, nodata=find_nodata(geo), mask=_read_mask(tif, series))
         is_placed = any(code in page.tags for code in (SCALE, TIEPOINTS, MATRIX))
         orientation = page.tags.get(274)
         if orientation is None or not is_known or is_placed:  # Pillow turns it; what lies on a map is not turned
             return raster
         return raster.turned(orientation.value)
+
+
+def _check_directories(path: str) -> None:
+    """A TIFF is a chain of pages; tifffile would follow one that bites its own tail for ever."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+        order = "<" if head[:2] == b"II" else ">"
+        is_big = head[2] == 43 or head[3] == 43
+        place_format, count_format, entry_size = ("Q", "Q", 20) if is_big else ("I", "H", 12)
+        (place,) = struct.unpack_from(order + place_format, head, 8 if is_big else 4)
+        seen: set[int] = set()
+        while place:
+            if place in seen:
+                raise _Refused(f"got a damaged TIFF file whose page {len(seen)} comes before, expected a last page")
+            seen.add(place)
+            file.seek(place)
+            (count,) = struct.unpack(order + count_format, file.read(struct.calcsize(count_format)))
+            file.seek(count * entry_size, os.SEEK_CUR)
+            (place,) = struct.unpack(order + place_format, file.read(struct.calcsize(place_format)))
 
 
 def _pixel_axes(series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, ...]]:
@@ -510,14 +535,18 @@ def _open_tiff_by_pillow(path: str, series: tifffile.TiffPageSeries) -> Raster:
     with open(path, "rb") as stream:
         try:
             file = TiffImagePlugin.TiffImageFile(stream)
-        except SyntaxError as error:
+            for other in series.pages:
+                file.seek(0 if other is None else other.index)
+                tiles = file.tile
+                rasters.append(_from_pillow(file, page.bitspersample))
+            if page.samplesperpixel == 4 and len(rasters) == 1 and len(rasters[0].values) == 3:
+                rasters = [_add_fourth(stream, tiles, rasters[0])]
+        except SyntaxError as error:  # in Pillow: a kind of image that it does not know
             raise _Refused(mend) from error
-        for other in series.pages:
-            file.seek(0 if other is None else other.index)
-            if file.width * file.height != H * W:
-                raise _Refused(mend)
-            file.load()
-            rasters.append(_from_pillow(file))
+    if any(r.values.shape[1] * r.values.shape[2] != H * W for r in rasters):
+        raise _Refused(mend)
+    if 8 * rasters[0].values.dtype.itemsize < page.bitspersample:  # Pillow would drop half of each number
+        raise _Refused(mend)
     raster = rasters[0]
     if page.photometric == 0 and raster.values.dtype == np.uint8:  # which Pillow has turned
         raster = dataclasses.replace(raster, values=(raster.top or 255) - raster.values, is_negative=True)
@@ -528,11 +557,25 @@ def _open_tiff_by_pillow(path: str, series: tifffile.TiffPageSeries) -> Raster:
     return raster
 
 
-def _read_mask(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Array | None:
-    """GDAL's mask of valid pixels, a page of its own."""
-    for other in tif.pages[1:] if len(tif.pages) > 1 else ():
-        other = other.aspage()
-        is_mask = other.subfiletype & 4 and not other.subfiletype & 1
-        if is_mask and (other.imagelength, other.imagewidth) == (page.imagelength, page.imagewidth):
-            return other.asarray(maxworkers=1).reshape(page.imagelength, page.imagewidth) != 0
+def _add_fourth(stream: BinaryIO, tiles: list[Any], raster: Raster) -> Raster:
+    """With the fourth channel, if it is not alpha.
+
+    Pillow drops it. Told that the first one is to be dropped, it gives the fourth.
+    """
+    if any(not isinstance(tile.args, tuple) or tile.args[0] != "RGBX" for tile in tiles):
+        return raster
+    stream.seek(0)
+    file = TiffImagePlugin.TiffImageFile(stream)
+    file.tile = [tile._replace(args=("XRGB", *tile.args[1:])) for tile in tiles]
+    return dataclasses.replace(raster, values=np.concatenate([raster.values, _from_pillow(file).values[2:]]))
+
+
+def _read_mask(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Array | None:
+    """GDAL's mask of valid pixels, a page of its own behind those of the image."""
+    size = (series.keyframe.imagelength, series.keyframe.imagewidth)
+    for i in range(len(series.pages), len(tif.pages)):
+        page = tif.pages[i].aspage()
+        is_mask = page.subfiletype & 4 and not page.subfiletype & 1  # and not of an overview
+        if is_mask and (page.imagelength, page.imagewidth) == size:
+            return page.asarray(maxworkers=1).reshape(size) != 0
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import pickle
 import time
@@ -294,6 +295,11 @@ class locked:
             try:
                 self.lock.acquire(timeout=0)
             except Timeout:
+                if getattr(multiprocessing.current_process(), "_inheriting", False):  # its parent holds the lock
+                    raise RuntimeError(
+                        "got a build in a process that is only just starting, expected the build of a script below "
+                        "`if __name__ == '__main__':`"
+                    ) from None
                 tqdm.write(f"waiting for another process that works on {self.root}", end="\n")
                 self.lock.acquire()
         except OSError as error:

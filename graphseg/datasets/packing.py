@@ -266,7 +266,7 @@ def _narrow(numbers: np.ndarray) -> np.ndarray:
 def _inflated(payload: bytes | memoryview, size: int) -> bytes:
     """Never more than `size` bytes, whatever the payload says."""
     inflater = zlib.decompressobj()
-    found = inflater.decompress(payload, size)
-    if len(found) != size or inflater.decompress(inflater.unconsumed_tail, 1):
+    found = inflater.decompress(payload, size + 1)  # one more, for the check sum at the end; 0 would be no limit
+    if len(found) != size or not inflater.eof or inflater.unused_data:
         raise ValueError(f"expected {size} bytes")
     return found

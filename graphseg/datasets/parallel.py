@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
@@ -31,12 +31,20 @@ class Workers:
         executor: where to; None runs them here, one after the other.
         count: how many workers it has.
         restart: makes another executor, with so many workers, after one that broke.
+        ready: the executor's first tasks, to tell whether it works at all.
     """
 
-    def __init__(self, executor: Executor | None, count: int, restart: Callable[[int], Executor] | None = None) -> None:
+    def __init__(
+        self,
+        executor: Executor | None,
+        count: int,
+        restart: Callable[[int], Executor] | None = None,
+        ready: Sequence[Future[int]] = (),
+    ) -> None:
         self.executor = executor
         self.count = count
         self.restart = restart
+        self.ready = ready
 
     def run(
         self, function: Callable[..., Result], tasks: Iterable[tuple[Any, ...]]
@@ -82,12 +90,20 @@ class Workers:
     ) -> Iterator[tuple[tuple[Any, ...], Result | str]]:
         """One of these broke the executor: each alone, then on with a new one."""
         assert self.restart is not None
+        if self.ready and all(future.done() and future.exception() is not None for future in self.ready):
+            raise RuntimeError(
+                "got worker processes that do not start (what they said is above), expected the build of a script "
+                "below `if __name__ == '__main__':`, in a file; or workers=1"
+            )
+        self.executor = self.restart(1)
         for task in tasks:
-            self.executor = self.restart(1)
+            found: Result | str
             try:
-                yield task, self.executor.submit(function, *task).result()
+                found = self.executor.submit(function, *task).result()
             except BrokenProcessPool:
-                yield task, _DIED
+                found = _DIED
+                self.executor = self.restart(1)
+            yield task, found
         self.executor = self.restart(self.count)
 
 
@@ -120,10 +136,10 @@ def _processes(count: int) -> Iterator[Workers]:
         return started[0]
 
     executor = start(count)
-    for _ in range(count):
-        executor.submit(os.getpid)  # they start, and import, while the first tasks are found
+    # They start, and import, while the first tasks are found.
+    ready = [executor.submit(os.getpid) for _ in range(count)]
     try:
-        yield Workers(executor, count, start)
+        yield Workers(executor, count, start, ready)
     finally:
         started[0].shutdown(wait=True, cancel_futures=True)
 

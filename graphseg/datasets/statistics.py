@@ -161,7 +161,7 @@ def _class_sums(notes: Sequence[dict[str, Any]], num_classes: int) -> dict[str, 
     sums = {}
     for key in ("pixels", "correct", "predicted", "nodes"):
         rows = [note["classes"][key] for note in notes if "classes" in note]
-        sums[key] = torch.tensor(rows, dtype=torch.int64).view(-1, num_classes).sum(0)
+        sums[key] = torch.tensor(rows, dtype=torch.int64).view(len(rows), num_classes).sum(0)
     return sums
 
 

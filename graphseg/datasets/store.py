@@ -99,7 +99,7 @@ class GraphDatabase(SQLiteDatabase):
             raise self._changed()
         try:
             found: dict[str, Any] = self._deserialize(row)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"got {self.path}, which is damaged ({error}), expected a dataset of graphseg") from error
         return found
 
@@ -255,7 +255,7 @@ class Store:
                 execute(f"DELETE FROM {table_of(recipe)} WHERE id NOT IN (SELECT graph FROM built)")
             self._set_meta({"complete": True})
         with explained(self.path):
-            self.connection.execute("PRAGMA incremental_vacuum").fetchall()
+            self.connection.executescript("PRAGMA incremental_vacuum")  # execute would give back one page
 
     def close(self) -> None:
         """Closes the file."""

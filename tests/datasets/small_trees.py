@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from skimage import data as photographs
+from torch import Tensor
+from torch_geometric.data import Data
 
-from graphseg.datasets import ImageFolder
+from graphseg.data import ImageGraph
+from graphseg.datasets import ImageFolder, ImageGraphDataset
+from graphseg.transforms import ToSuperpixelRAG
 
 HEIGHT, WIDTH = 48, 64
 NUM_CLASSES = 3
@@ -56,10 +63,10 @@ def write_tree(root: Path, count: int, first: int = 0) -> Path:
     return root
 
 
-def read_tree(root: Path, **options: object) -> ImageFolder:
+def read_tree(root: Path, **options: Any) -> ImageFolder:
     """The reader of a tree."""
-    known = {"num_classes": NUM_CLASSES, "ignore_index": IGNORE}
-    return ImageFolder(root / "images", root / "masks", **(known | options))  # type: ignore[arg-type]
+    known: dict[str, Any] = {"num_classes": NUM_CLASSES, "ignore_index": IGNORE}
+    return ImageFolder(root / "images", root / "masks", **(known | options))
 
 
 # Damage: each takes the root of a tree and the name of a pair in it.
@@ -162,3 +169,64 @@ def write_damaged(root: Path, count: int, seed: int = 0, first: int = 500) -> di
         DAMAGE[kind](root, name, generator)
         made[name] = kind
     return made
+
+
+class Noted(ToSuperpixelRAG):
+    """A construction that notes which images it was given, and has trouble with some of them.
+
+    Args:
+        log: file where the number of every image is added.
+        trouble: number of an image to what happens there: "raise", "kill", "broken", "other", "interrupt", "odd".
+        **options: of `ToSuperpixelRAG`.
+    """
+
+    def __init__(self, log: Path | None = None, trouble: dict[int, str] | None = None, **options: Any) -> None:
+        known = {"num_segments": 20, "num_classes": NUM_CLASSES, "ignore_index": IGNORE}
+        super().__init__(**(known | options))
+        self._log = log
+        self._trouble = trouble or {}
+
+    def forward(self, data: Data) -> ImageGraph:
+        number = int(data.image[0, 0, 0]) + 251 * int(data.image[1, 0, 0])
+        if self._log is not None:
+            with open(self._log, "a") as file:
+                file.write(f"{number}\n")
+        trouble = self._trouble.get(number)
+        if trouble == "raise":
+            raise RuntimeError("no luck today")
+        if trouble == "interrupt":
+            raise KeyboardInterrupt
+        if trouble == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        graph = super().forward(data)
+        if trouble == "other":
+            return Data(x=graph.x)
+        if trouble == "broken":
+            graph.edge_index = graph.edge_index + 1000
+        if trouble == "odd":
+            graph.extra = 2**70
+        return graph
+
+
+def numbers(log: Path) -> list[int]:
+    """What `Noted` wrote, in order, and empties it."""
+    found = sorted(int(line) for line in log.read_text().split()) if log.exists() else []
+    log.unlink(missing_ok=True)
+    return found
+
+
+def fields(graph: Data) -> dict[str, Any]:
+    """The fields of a graph, tensors as dtype, shape and bytes: equal ones are the same bit for bit."""
+    return {
+        key: (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
+        if isinstance(value, Tensor)
+        else value
+        for key, value in graph.to_dict().items()
+    }
+
+
+def contents(dataset: ImageGraphDataset) -> dict[str, dict[str, Any]]:
+    """The fields of all graphs, by the name of the image."""
+    found = {source: fields(dataset[i]) for i, source in enumerate(dataset.sources)}
+    assert len(found) == len(dataset)
+    return found

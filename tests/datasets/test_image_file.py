@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -62,15 +64,15 @@ def png16(values: np.ndarray, *more: bytes) -> bytes:
     return png(rows, width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[C], *more)
 
 
-def saved(path: Path, image: Image.Image, **options: object) -> Path:
+def saved(path: Path, image: Image.Image, **options: Any) -> Path:
     image.save(path, **options)
     return path
 
 
-def same(image: torch.Tensor, expected: np.ndarray) -> None:
+def same(image: torch.Tensor | None, expected: np.ndarray) -> None:
     """Equal in shape, type and every pixel."""
-    expected = np.ascontiguousarray(expected)
-    torch.testing.assert_close(image, torch.from_numpy(expected), rtol=0, atol=0)
+    assert image is not None
+    torch.testing.assert_close(image, torch.from_numpy(np.array(expected, order="C")), rtol=0, atol=0)
 
 
 # ------------------------------------------------------------------------------------------------- PNG and Pillow
@@ -220,7 +222,8 @@ def test_png_of_16_bits_is_turned(tmp_path: Path) -> None:
 def test_first_frame(tmp_path: Path, suffix: str) -> None:
     frames = [Image.fromarray(noise(H, W, 3, seed=seed)) for seed in range(3)]
     path = saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:], lossless=True)
-    assert Image.open(path).n_frames == 3
+    with Image.open(path) as written:
+        written.seek(2)  # there are three
     same(read_image(path).image, np.moveaxis(np.asarray(frames[0]), -1, 0))
 
 
@@ -299,19 +302,20 @@ def test_bool_npy(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_axes_of_npy(tmp_path: Path, shape: tuple[int, ...], axis: int | str | None, order: str) -> None:
+def test_axes_of_npy(tmp_path: Path, shape: tuple[int, ...], axis: int | str | None, order: Literal["C", "F"]) -> None:
     values = np.asarray(noise(*shape), order=order)
     np.save(tmp_path / "a.npy", values)
     if axis == "both":
         with pytest.raises(ValueError, match=r"a.npy: got an array of shape .* may be \[C, H, W\] or \[H, W, C\]"):
             read_image(tmp_path / "a.npy")
         return
-    same(read_image(tmp_path / "a.npy").image, values[None] if axis is None else np.moveaxis(values, axis, 0))
+    found = read_image(tmp_path / "a.npy").image
+    same(found, np.moveaxis(values, axis, 0) if isinstance(axis, int) else values[None])
 
 
 # ----------------------------------------------------------------------------------------------------------- TIFF
 
-LAYOUTS: dict[str, dict[str, object]] = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "contiguous": {"photometric": "minisblack", "planarconfig": "contig"},
     "separate": {"photometric": "minisblack", "planarconfig": "separate"},
     "strips": {"photometric": "minisblack", "planarconfig": "contig", "rowsperstrip": 5},
@@ -329,8 +333,10 @@ LAYOUTS: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "f4", "f8"])
-@pytest.mark.parametrize("C", [1, 2, 3, 4, 9, 200])
+@pytest.mark.parametrize(
+    ("C", "dtype"),
+    [(1, "u1"), (1, "f8"), (2, "i2"), (3, "u1"), (3, "u2"), (4, "u2"), (9, "u4"), (13, "u2"), (200, "f4")],
+)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_of_tiff(tmp_path: Path, layout: str, C: int, dtype: str) -> None:
     values = noise(C, H, W, dtype=dtype)
@@ -404,7 +410,7 @@ def test_alpha_of_tiff(tmp_path: Path, planarconfig: str) -> None:
     values = noise(H, W, 4, dtype="u2")
     values[2:4, :, 3] = 0
     stored = values if planarconfig == "contig" else np.moveaxis(values, -1, 0)
-    options = {"photometric": "rgb", "planarconfig": planarconfig}
+    options: dict[str, Any] = {"photometric": "rgb", "planarconfig": planarconfig}
     tifffile.imwrite(tmp_path / "a.tif", stored, extrasamples=["unassalpha"], **options)
     for window, part in ((None, np.s_[:, :]), ((1, 2, 8, 9), np.s_[1:9, 2:11])):
         found = read_image(tmp_path / "a.tif", window=window)
@@ -431,7 +437,10 @@ def test_tiff_that_pillow_writes(tmp_path: Path, mode: str, compression: str) ->
         shown = picture.convert({"LA": "L", "L": "L"}.get(mode, "RGB"))
         expected = np.moveaxis(np.atleast_3d(np.asarray(shown)), -1, 0)
     found = read_image(saved(tmp_path / "a.tif", picture, compression=compression))
-    same(found.image, expected)
+    if mode == "YCbCr":  # of which Pillow and libtiff round the last digit each in its own way
+        assert abs(found.image.numpy().astype(int) - expected).max() <= 1
+    else:
+        same(found.image, expected)
     assert (found.valid is not None) == (mode in ("LA", "RGBA"))
 
 
@@ -443,11 +452,11 @@ def test_jpeg_in_tiff(tmp_path: Path) -> None:
 
 def test_lab_tiff_becomes_rgb(tmp_path: Path) -> None:
     values = np.asarray(Image.fromarray(skimage.data.astronaut()).resize((32, 32)))
-    lab = rgb2lab(values)  # relative to the white of daylight; ICC's is warmer, hence the limit below
-    stored = np.stack([lab[..., 0] * 2.55, lab[..., 1] + 128, lab[..., 2] + 128], -1).round().astype(np.uint8)
+    L, a, b = np.moveaxis(rgb2lab(values), -1, 0)
+    stored = np.stack([L * 2.55, a % 256, b % 256], -1).round().astype(np.uint8)  # two's complement
     path = saved(tmp_path / "a.tif", Image.frombytes("LAB", (32, 32), stored.tobytes()))
     difference = read_image(path).image.permute(1, 2, 0).numpy().astype(int) - values
-    assert abs(difference).mean() < 6
+    assert abs(difference).mean() < 3
 
 
 def test_pages_with_lzw(tmp_path: Path) -> None:
@@ -478,6 +487,74 @@ def test_mask_page(tmp_path: Path) -> None:
     same(found.image, values[None])
     same(found.valid, mask)
     same(read_image(tmp_path / "a.tif", window=(3, 4, 5, 6)).valid, mask[3:8, 4:10])
+
+
+def lzw(data: bytes) -> bytes:
+    """TIFF's LZW in its plainest form: single bytes in 9 bits, the table cleared before it would need more."""
+    codes = [code for i in range(0, len(data), 200) for code in (256, *data[i : i + 200])] + [257]
+    return np.packbits(np.array([code >> np.arange(9)[::-1] & 1 for code in codes], dtype=np.uint8)).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("C", "dtype"), [(1, "u1"), (3, "u1"), (4, "u1"), (1, "u2"), (1, "f4"), (3, "u2"), (4, "u2"), (5, "u1")]
+)
+def test_lzw(tmp_path: Path, C: int, dtype: str) -> None:
+    """The commonest compression of GeoTIFF: what Pillow reads in full, and what it does not."""
+    values = noise(H, W, C, dtype=dtype)
+    bits, kind = 8 * values.itemsize, 3 if dtype[0] == "f" else 1
+    strip, extra = lzw(values.tobytes()), max(C - 3, 0)
+    tags = [(256, 4, [W]), (257, 4, [H]), (258, 3, [bits] * C), (259, 3, [5]), (262, 3, [2 if C > 1 else 1])]
+    tags += [(273, 4, [1000]), (277, 3, [C]), (278, 4, [H]), (279, 4, [len(strip)])]
+    tags += [(338, 3, [0] * extra)] * bool(extra) + [(339, 3, [kind] * C)]
+    entries, lists = b"", b""
+    for tag, code, numbers in tags:
+        body = struct.pack(f"<{len(numbers)}{'H' if code == 3 else 'I'}", *numbers)
+        if len(body) > 4:
+            lists, body = lists + body, struct.pack("<I", 500 + len(lists))
+        entries += struct.pack("<HHI", tag, code, len(numbers)) + body.ljust(4, b"\0")
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    path = tmp_path / "a.tif"
+    path.write_bytes((head.ljust(500, b"\0") + lists).ljust(1000, b"\0") + strip)
+    if C <= 4 and (C == 1 or dtype == "u1"):
+        same(read_image(path).image, np.moveaxis(values, -1, 0))
+        return
+    with pytest.raises(ValueError, match=f"a.tif: got a TIFF of {C} channels of {bits} bits with LZW .*imagecodecs"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_tiff_of_few_bits(tmp_path: Path, bits: int, photometric: int) -> None:
+    values = noise(H, W) % (1 << bits)
+    spread = ((values[..., None] >> np.arange(bits)[::-1]) & 1).reshape(H, -1)
+    strip = b"".join(np.packbits(row).tobytes() for row in spread)
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(H, W, strip, bits=bits, compression=1, photometric=photometric))
+    same(read_labels(path), values.astype(np.int64))
+    shown = (values * (255 // ((1 << bits) - 1)))[None].astype(np.uint8)
+    same(read_image(path).image, shown if photometric else 255 - shown)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i4"])
+def test_predictor(tmp_path: Path, dtype: str) -> None:
+    values = noise(H, W, 3, dtype=dtype)
+    options: dict[str, Any] = {"photometric": "rgb", "compression": "zlib", "predictor": True, "tile": (16, 16)}
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    same(read_image(tmp_path / "a.tif").image, np.moveaxis(values.astype("f4" if dtype == "i4" else dtype), -1, 0))
+
+
+def test_pages_in_a_ring(tmp_path: Path) -> None:
+    """The second page says that the first one follows it."""
+    tifffile.imwrite(tmp_path / "a.tif", noise(2, H, W), photometric="minisblack", metadata=None)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        (first, second), count = (page.offset for page in tif.pages), len(tif.pages[1].aspage().tags)
+    place = second + 2 + 12 * count
+    assert data[place : place + 4] == bytes(4)
+    data[place : place + 4] = struct.pack("<I", first)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a.tif: got a damaged TIFF file whose page 2 comes before"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_compression_that_nobody_decodes(tmp_path: Path) -> None:
@@ -579,7 +656,8 @@ def files(folder: Path) -> Iterator[Path]:
         yield saved(folder / f"a.{suffix}", Image.fromarray(values))
     np.save(folder / "a.npy", values)
     yield folder / "a.npy"
-    for name, options in {"a": {}, "b": {"compression": "zlib"}, "c": {"tile": (16, 16)}}.items():
+    layouts: dict[str, Any] = {"a": {}, "b": {"compression": "zlib"}, "c": {"tile": (16, 16)}}
+    for name, options in layouts.items():
         tifffile.imwrite(folder / f"{name}.tif", values, photometric="rgb", **options)
         yield folder / f"{name}.tif"
     yield saved(folder / "d.tif", Image.fromarray(values), compression="tiff_lzw")
@@ -588,7 +666,7 @@ def files(folder: Path) -> Iterator[Path]:
     yield path
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_windows_are_parts_of_the_whole(tmp_path: Path, data: st.DataObject) -> None:
     if not list(tmp_path.iterdir()):
@@ -632,9 +710,14 @@ def test_windows_follow_the_file(tmp_path: Path) -> None:
 def test_windows_decode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from graphseg.datasets import _raster
 
-    decoded = []
+    decoded: list[str] = []
     plain = _raster._open
-    monkeypatch.setattr(_raster, "_open", lambda *given: (decoded.append(given), plain(*given))[1])
+
+    def counted(path: str, max_pixels: int) -> _raster.Raster:
+        decoded.append(path)
+        return plain(path, max_pixels)
+
+    monkeypatch.setattr(_raster, "_open", counted)
     image = saved(tmp_path / "a.png", Image.fromarray(noise(H, W, 3)))
     mask = saved(tmp_path / "b.png", Image.fromarray(noise(H, W)))
     for y in range(H):
@@ -657,7 +740,7 @@ def valid_files() -> dict[str, bytes]:
         made[name] = stream.getvalue()
 
     for kind in ("png", "jpeg", "bmp", "webp"):
-        keep(f"a.{kind}", lambda s, kind=kind: Image.fromarray(color).save(s, kind))
+        keep(f"a.{kind}", functools.partial(Image.fromarray(color).save, format=kind))
     keep("p.png", lambda s: Image.fromarray(color).quantize(9).save(s, "png", transparency=1))
     keep("lzw.tif", lambda s: Image.fromarray(color).save(s, "tiff", compression="tiff_lzw"))
     keep("jpeg.tif", lambda s: Image.fromarray(color).save(s, "tiff", compression="jpeg"))
@@ -665,7 +748,7 @@ def valid_files() -> dict[str, bytes]:
     keep("zlib.tif", lambda s: tifffile.imwrite(s, color, photometric="rgb", compression="zlib"))
     keep("tile.tif", lambda s: tifffile.imwrite(s, color, photometric="rgb", tile=(16, 16), bigtiff=True))
     geo = [(33550, 12, 3, (1.0, 1.0, 0.0), True), (33922, 12, 6, (0.0,) * 6, True), (42113, 2, 2, b"7\0", True)]
-    pages = {"metadata": None, "photometric": "minisblack", "extratags": geo}
+    pages: dict[str, Any] = {"metadata": None, "photometric": "minisblack", "extratags": geo}
     keep("geo.tif", lambda s: tifffile.imwrite(s, noise(3, 9, 7), **pages))
     keep("a.npy", lambda s: np.save(s, color))
     made["16.png"] = png16(noise(9, 7, 3, dtype="u2"))
@@ -687,13 +770,13 @@ def read_or_refuse(path: Path) -> None:
             assert image.dim() == 3 and image.numel() > 0
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it then refuses
 @pytest.mark.parametrize("name", VALID)
 def test_fuzz(tmp_path: Path, name: str) -> None:
     """Bytes changed, cut off and put in: an image or a ValueError, at once."""
     rng = np.random.default_rng(0)
     path = tmp_path / name
-    for _ in range(150):
+    for _ in range(100):
         data = bytearray(VALID[name])
         kind = rng.integers(4)
         place = int(rng.integers(len(data)))
@@ -818,9 +901,19 @@ def test_no_file_and_folder(tmp_path: Path) -> None:
         read_image(tmp_path / "folder.png")
 
 
-def tiff(height: int, width: int, strip: bytes) -> bytes:
-    """A TIFF of one strip, deflate."""
-    tags = {256: width, 257: height, 258: 8, 259: 8, 262: 1, 273: 200, 277: 1, 278: height, 279: len(strip)}
+def tiff(height: int, width: int, strip: bytes, bits: int = 8, compression: int = 8, photometric: int = 1) -> bytes:
+    """A grey TIFF of one strip, deflate."""
+    tags = {
+        256: width,
+        257: height,
+        258: bits,
+        259: compression,
+        262: photometric,
+        273: 200,
+        277: 1,
+        278: height,
+        279: len(strip),
+    }
     body = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, n) for tag, n in tags.items())
     return (b"II*\0" + struct.pack("<I", 8) + body + bytes(4)).ljust(200, b"\0") + strip
 
@@ -861,8 +954,8 @@ def test_max_bytes(tmp_path: Path) -> None:
 
 
 def test_small_image_in_a_huge_strip(tmp_path: Path) -> None:
-    """Few pixels, and a strip that would unpack to a hundred megabytes."""
-    (tmp_path / "a.tif").write_bytes(tiff(4, 4, zlib.compress(bytes(10**8))))
+    """Few pixels, and a strip that would unpack to ten megabytes."""
+    (tmp_path / "a.tif").write_bytes(tiff(4, 4, zlib.compress(bytes(10**7))))
     with pytest.raises(ValueError, match=r"a.tif: got strips or tiles of .* expected about 16"):
         read_image(tmp_path / "a.tif")
 

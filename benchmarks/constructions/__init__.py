@@ -1,0 +1,1 @@
+"""The default constructions on five real sets: measured tables, and what follows from them."""

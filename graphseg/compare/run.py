@@ -1,0 +1,544 @@
+"""The comparison: every construction over every image, measured in parallel; a probe of each; files and a page.
+
+Measures of one image are kept in the folder as they come, under a hash of the image's files, the construction and the
+options: a comparison that was interrupted goes on where it stopped, and one with another construction does only that.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from graphseg._checks import check_positive_int
+from graphseg.compare.constructions import default_constructions
+from graphseg.compare.measures import measure_graph
+from graphseg.compare.overlay import overlay_picture, photograph_picture
+from graphseg.compare.probe import probe, probe_splits
+from graphseg.compare.report import PHOTOGRAPH, write_report
+from graphseg.compare.statistics import compare_all, summarize
+from graphseg.compare.table import write_csv, write_json
+from graphseg.data import ImageGraph
+from graphseg.datasets import ImageFolder, ImageReader, Sample, count_classes
+from graphseg.datasets.builder import locked
+from graphseg.datasets.content import content_key, recipe_of
+from graphseg.datasets.packing import Layout
+from graphseg.datasets.parallel import open_workers
+from graphseg.transforms import ImageTransform
+
+__all__ = ["Comparison", "ProbeOptions", "compare"]
+
+VERSION = 1  # of the measures: others are measured again
+KEPT = "measures.jsonl"
+COMPARED = ("oracle_miou", "boundary_recall", "explained_variation", "probe_image_miou")
+_PROBE_MEMORY = 2 << 30  # bytes of graphs that a probe keeps; of others it makes some again
+_warm: set[str] = set()  # constructions that have run in this process: the first call compiles, and is not timed
+
+Construction = Callable[[Data], ImageGraph]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """The probe's budget, the same for every construction; see `graphseg.compare.probe`.
+
+    Args:
+        images: at most so many take part, drawn with the seed.
+        steps: of training.
+        seeds: how many networks.
+        folds: of the cross-validation, where images have no splits.
+        pixels: that a step reads of each image.
+    """
+
+    images: int = 60
+    steps: int = 200
+    seeds: int = 3
+    folds: int = 5
+    pixels: int = 4096
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Args:
+        records: dicts of `construction, measure, mean, std, low, high, count`; `pandas.DataFrame(records)` takes them.
+            `low` and `high` bound the 95 % confidence interval of the mean, over images; of `probe_miou` and
+            `probe_accuracy`, which are of all held-out pixels together, over seeds.
+        rows: dicts of one image and construction, with its measures, or an `error`.
+        comparisons: dicts of two constructions, tested on the same images, with a `sentence`.
+        notes: what a reader should know.
+    """
+
+    records: list[Row]
+    rows: list[Row]
+    comparisons: list[Row]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What decides over the measures of one image, beside the image and the construction."""
+
+    ignore_index: int | None
+    num_sources: int
+    seed: int
+
+
+def compare(
+    images: ImageReader | Sequence[Data] | str | Path,
+    constructions: Mapping[str, Construction] | None = None,
+    *,
+    labels: str | Path | None = None,
+    num_classes: int | None = None,
+    ignore_index: int | None = None,
+    out: str | Path | None = None,
+    probing: bool | ProbeOptions = True,
+    workers: int = 1,
+    seed: int = 0,
+    num_pictures: int = 4,
+    progress: bool | None = None,
+    command: str = "",
+) -> Comparison:
+    """Measures graph constructions on one's own images.
+
+    Args:
+        images: a folder, a reader, or a list of `Data(image=, mask=, source=)`.
+        constructions: name to transform; default `default_constructions()`. Transforms that were given no
+            `num_classes` and `ignore_index` get those of the images.
+        labels: the folder of masks that belong to a folder of images.
+        num_classes: K of the masks; default: the largest label + 1, or what the reader says.
+        ignore_index: mask value of no class; default: what the reader says.
+        out: the folder for results.json, results.csv, images.csv, comparisons.json, plots and report.html; made if it
+            is not there. None: nothing is written, and nothing can be resumed.
+        probing: whether to train the probe, and its budget. It needs labels of at least two classes and two images.
+        workers: processes; results do not depend on it, times may.
+        seed: of everything that is drawn.
+        num_pictures: how many images the report shows.
+        progress: show bars; None: where standard error is a terminal.
+        command: the words that started this, for the report.
+
+    Returns:
+        Records, rows and paired comparisons.
+
+    Raises:
+        ValueError, TypeError: for arguments that do not fit together, before any work.
+        OSError: for folders that cannot be read or written.
+    """
+    check_positive_int("workers", workers)
+    check_positive_int("seed", seed, minimum=0)
+    check_positive_int("num_pictures", num_pictures, minimum=0)
+    reader = _as_reader(images, labels, num_classes, ignore_index)
+    K, ignored = reader.num_classes, reader.ignore_index
+    chosen = default_constructions(K, ignored) if constructions is None else dict(constructions)
+    if not chosen:
+        raise ValueError("got no constructions, expected at least one")
+    chosen = {name: _with_labels(name, transform, K, ignored) for name, transform in chosen.items()}
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    options = _Options(ignored, 16, seed)
+    silent = None if progress is None else not progress
+    with nullcontext() if folder is None else locked(folder), open_workers(workers) as pool:
+        tasks = _Tasks(reader, chosen, options, folder)
+        rows = tasks.run(pool, silent)
+        notes = [f"{bad.file}: {bad.reason}" for bad in reader.bad_files]
+        records = summarize(rows)
+        if probing:
+            budget = ProbeOptions() if probing is True else probing
+            ids, why_not = _probe_images(reader, rows, budget, seed)
+            if why_not:
+                notes.append(f"no probe: {why_not}")
+            else:
+                records = _with_probe(pool, reader, chosen, ids, budget, seed, rows, notes, folder, silent)
+        comparisons = [pair for name in COMPARED if any(name in r for r in rows) for pair in compare_all(rows, name)]
+        result = Comparison(records, rows, comparisons, notes)
+        if folder is not None:
+            pictures = _pictures(pool, reader, chosen, num_pictures, rows)
+            _write(result, folder, pictures, command, len(reader))
+    return result
+
+
+# images
+
+
+class _GivenImages(ImageReader):
+    """Images that are in memory already."""
+
+    def __init__(self, images: Sequence[Data], num_classes: int | None, ignore_index: int | None) -> None:
+        names = [str(data.get("source") or i) for i, data in enumerate(images)]
+        super().__init__([Sample(name, {}) for name in names], num_classes=num_classes, ignore_index=ignore_index)
+        self.given = dict(zip(names, images, strict=True))
+
+    def single(self, index: int) -> _GivenImages:
+        one = super().single(index)
+        one.given = {name: self.given[name] for name in (s.source for s in one.samples)}
+        return one
+
+    def read(self, sample: Sample) -> Data:
+        return copy.copy(self.given[sample.source])
+
+
+def _as_reader(
+    images: ImageReader | Sequence[Data] | str | Path,
+    labels: str | Path | None,
+    num_classes: int | None,
+    ignore_index: int | None,
+) -> ImageReader:
+    if isinstance(images, str | Path):
+        reader: ImageReader = ImageFolder(images, labels, num_classes=num_classes, ignore_index=ignore_index)
+        if labels is not None and num_classes is None:
+            num_classes = count_classes(reader)
+            reader = ImageFolder(images, labels, num_classes=num_classes, ignore_index=ignore_index)
+        return reader
+    if labels is not None:
+        raise ValueError(f"got labels={str(labels)!r} beside {type(images).__name__}, expected them only with a folder")
+    if isinstance(images, ImageReader):
+        if images.transform is not None:
+            raise ValueError("got a reader with a transform, expected one that gives images as they are")
+        for name, given, own in (
+            ("num_classes", num_classes, images.num_classes),
+            ("ignore_index", ignore_index, images.ignore_index),
+        ):
+            if given is not None and given != own:
+                raise ValueError(f"got {name}={given}, expected {own} as the reader has")
+        return images
+    images = list(images)
+    if num_classes is None:
+        found = [int(m[m != ignore_index].max()) for d in images if (m := d.get("mask")) is not None and m.numel()]
+        num_classes = max(found) + 1 if found else None
+    return _GivenImages(images, num_classes, ignore_index)
+
+
+def _with_labels(name: str, transform: Construction, K: int | None, ignored: int | None) -> Construction:
+    if not callable(transform):
+        raise TypeError(f"got {type(transform).__name__} for construction {name!r}, expected a transform")
+    if not isinstance(transform, ImageTransform) or K is None or transform.num_classes is not None:
+        return transform
+    transform = copy.copy(transform)
+    transform.num_classes, transform.ignore_index = K, ignored
+    return transform
+
+
+# measures
+
+
+class _Tasks:
+    """All measurements, those that are known already among them."""
+
+    def __init__(
+        self, reader: ImageReader, constructions: Mapping[str, Construction], options: _Options, folder: Path | None
+    ) -> None:
+        self.reader = reader
+        self.constructions = dict(constructions)
+        self.path = None if folder is None else folder / KEPT
+        self.options = options
+        self.known = {} if self.path is None else dict(_kept(self.path))
+
+    def run(self, pool: Any, silent: bool | None) -> list[Row]:
+        rows: dict[tuple[int, str], Row] = {}
+        pending = []
+        for i in range(len(self.reader)):
+            one = self.reader.single(i)
+            for name, transform in self.constructions.items():
+                key = _key(one, transform, asdict(self.options))
+                row = self.known.get(key) if key is not None else None
+                if row is None:
+                    pending.append((one, name, transform, self.options, i, key))
+                else:
+                    rows[i, name] = {**row, "construction": name, "image": one.samples[0].source}
+        total = len(self.reader) * len(self.constructions)
+        with (
+            tqdm(total=total, initial=len(rows), unit=" graphs", desc="measuring", disable=silent) as bar,
+            _Log(self.path) as log,
+        ):
+            for task, found in pool.run(_measure, pending):
+                one, name, _, _, i, key = task
+                row = {"error": found} if isinstance(found, str) else found
+                source = one.samples[0].source
+                rows[i, name] = {"construction": name, "image": source, "split": one.samples[0].split, **row}
+                log.write(key, row)
+                bar.update()
+        return [rows[i, name] for name in self.constructions for i in range(len(self.reader))]
+
+
+def _key(one: ImageReader, transform: Construction, options: Any) -> str | None:
+    """A hash of what decides over a result; None where the image is not a file."""
+    sample = one.samples[0]
+    if not sample.files:
+        return None
+    try:
+        return content_key(sample, json.dumps([recipe_of(one, transform), options, VERSION], sort_keys=True))
+    except OSError:
+        return None
+
+
+def _kept(path: Path) -> Iterator[tuple[str, Row]]:
+    """What was measured before; a last line that was not written to its end is passed over."""
+    if not path.is_file():
+        return
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            found = json.loads(line)
+            yield str(found["key"]), dict(found["row"])
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+class _Log:
+    """Appends results as they come; nothing where there is no folder."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        if self.path is not None:
+            self.file = self.path.open("ab")
+            if self.file.tell():
+                self.file.write(b"\n")  # the last line may be half of one
+        return self
+
+    def write(self, key: str | None, row: Row) -> None:
+        if self.file is not None and key is not None and "error" not in row:
+            self.file.write(json.dumps({"key": key, "row": row}).encode() + b"\n")
+            self.file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def _measure(one: ImageReader, name: str, transform: Construction, options: _Options, *_: Any) -> Row:
+    """All measures of one construction on one image, or what went wrong."""
+    try:
+        data = one[0]
+        if name not in _warm:
+            transform(copy.copy(data))
+            _warm.add(name)
+        start = time.perf_counter()
+        graph = transform(copy.copy(data))
+        seconds = time.perf_counter() - start
+        if not isinstance(graph, ImageGraph):
+            raise TypeError(f"got {type(graph).__name__} from the construction, expected an ImageGraph")
+        layout = Layout.of(graph)
+        stored = sum(getattr(value, "nbytes", 8) for value in layout.pack(graph).values())
+        found = measure_graph(
+            graph, data, ignore_index=options.ignore_index, num_sources=options.num_sources, seed=options.seed
+        )
+        return {"seconds": seconds, "bytes_disk": float(stored), **found}
+    except Exception as error:
+        return {"error": _reason(error)}
+
+
+def _reason(error: Exception) -> str:
+    own = isinstance(error, ValueError | TypeError | OSError)
+    return str(error) if own and str(error) else f"{type(error).__name__}: {error}"
+
+
+# probe
+
+
+class _Graphs(Sequence[ImageGraph]):
+    """The graphs of one construction, made when they are asked for, and kept while there is room."""
+
+    def __init__(self, reader: ImageReader, transform: Construction) -> None:
+        self.reader = reader
+        self.transform = transform
+        self.kept: dict[int, ImageGraph] = {}
+        self.room = _PROBE_MEMORY
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index in self.kept:
+            return self.kept[index]
+        graph = self.transform(self.reader[index])
+        for key in ("edge_attr", "pixel_x", "annotations"):  # the probe does not read them
+            if key in graph:
+                del graph[key]
+        self.room -= sum(value.nbytes for _, value in graph if torch.is_tensor(value))
+        if self.room > 0:
+            self.kept[index] = graph
+        return graph
+
+
+def _probe_images(
+    reader: ImageReader, rows: Sequence[Row], budget: ProbeOptions, seed: int
+) -> tuple[list[int], str | None]:
+    """The images that take part, or why there is no probe: those on which every construction worked at all."""
+    if reader.num_classes is None:
+        return [], "the images have no labels of classes"
+    if reader.num_classes < 2:
+        return [], f"got {reader.num_classes} class, expected at least 2"
+    failed = {row["image"] for row in rows if "error" in row}
+    all_failed = {row["construction"] for row in rows} - {row["construction"] for row in rows if "error" not in row}
+    failed = {row["image"] for row in rows if "error" in row and row["construction"] not in all_failed}
+    sources = [reader.samples[i].source for i in reader.indices()]
+    labelled = {row["image"] for row in rows if row.get("purity") is not None}
+    ids = [i for i, name in enumerate(sources) if name not in failed and name in labelled]
+    if len(ids) > budget.images:
+        ids = sorted(np.random.default_rng(seed).choice(ids, budget.images, replace=False).tolist())
+    return (ids, None) if len(ids) >= 2 else (ids, f"got {len(ids)} images with labels and graphs, expected at least 2")
+
+
+def _with_probe(
+    pool: Any,
+    reader: ImageReader,
+    constructions: Mapping[str, Construction],
+    ids: Sequence[int],
+    budget: ProbeOptions,
+    seed: int,
+    rows: list[Row],
+    notes: list[str],
+    folder: Path | None,
+    silent: bool | None,
+) -> list[Row]:
+    """Adds the probe's scores to rows, and gives the records of all."""
+    part = reader.index_select(list(ids))
+    keys = [_key(part.single(i), lambda data: data, None) for i in range(len(part))]
+    path = None if folder is None else folder / "probes.jsonl"
+    known = {} if path is None else dict(_kept(path))
+    worked = {row["construction"] for row in rows if "error" not in row}
+    tasks, found = [], {}
+    for name, transform in constructions.items():
+        if name not in worked:
+            continue
+        words = [VERSION, recipe_of(reader, transform), keys, asdict(budget), seed, reader.num_classes]
+        key = None if None in keys else hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+        if key in known:
+            found[name] = known[key]
+        else:
+            tasks.append((part, name, transform, budget, seed, key))
+    with (
+        tqdm(total=len(tasks) + len(found), initial=len(found), unit=" probes", desc="probing", disable=silent) as bar,
+        _Log(path) as log,
+    ):
+        for task, result in pool.run(_probe, tasks):
+            found[task[1]] = {"error": result} if isinstance(result, str) else result
+            log.write(task[5], found[task[1]])
+            bar.update()
+    by_name = {(row["construction"], row["image"]): row for row in rows}
+    of_seeds = []
+    for name in constructions:
+        result = found.get(name, {})
+        if "error" in result:
+            notes.append(f"no probe of {name}: {result['error']}")
+        for row in result.get("rows", ()):
+            by_name[name, row["image"]] |= {k: v for k, v in row.items() if k != "image"}
+        for measure, values in result.get("scores", {}).items():
+            of_seeds += [{"construction": name, "image": f"seed {s}", measure: v} for s, v in enumerate(values)]
+    records = summarize(rows) + summarize(of_seeds)
+    order = {name: k for k, name in enumerate(constructions)}
+    return sorted(records, key=lambda record: order[record["construction"]])
+
+
+def _probe(part: ImageReader, name: str, transform: Construction, budget: ProbeOptions, seed: int, _: Any) -> Row:
+    """The probe's scores: of every seed, and of every held-out image."""
+    try:
+        samples = [part.samples[i] for i in part.indices()]
+        splits = probe_splits([sample.split for sample in samples], budget.folds, seed)
+        result = probe(
+            _Graphs(part, transform),
+            splits,
+            num_classes=int(part.num_classes or 0),
+            ignore_index=part.ignore_index,
+            seeds=[seed + s for s in range(budget.seeds)],
+            steps=budget.steps,
+            pixels=budget.pixels,
+        )
+        rows = [{**row, "image": samples[row["image"]].source} for row in result.rows()]
+        floor = result.floor().scores()
+        return {
+            "rows": rows,
+            "scores": {key: values.tolist() for key, values in result.scores().items()},
+            "floor": {key: float(values[0]) for key, values in floor.items() if key != "probe_epoch_seconds"},
+        }
+    except Exception as error:
+        return {"error": _reason(error)}
+
+
+# pictures and files
+
+
+def _pictures(
+    pool: Any, reader: ImageReader, constructions: Mapping[str, Construction], count: int, rows: Sequence[Row]
+) -> dict[str, dict[str, bytes]]:
+    """Overlays of every construction over some images, taken evenly."""
+    count = min(count, len(reader))
+    ids = [round(k * (len(reader) - 1) / max(count - 1, 1)) for k in range(count)]
+    failed = {(row["construction"], row["image"]) for row in rows if "error" in row}
+    tasks: list[tuple[ImageReader, str, Construction | None]] = []
+    for i in ids:
+        one = reader.single(i)
+        source = one.samples[0].source
+        tasks.append((one, PHOTOGRAPH, None))
+        tasks += [(one, name, t) for name, t in constructions.items() if (name, source) not in failed]
+    drawn = {}
+    for (one, name, _), picture in pool.run(_draw, tasks):
+        if isinstance(picture, bytes):
+            drawn[one.samples[0].source, name] = picture
+    found: dict[str, dict[str, bytes]] = {}
+    for one, name, _ in tasks:
+        source = one.samples[0].source
+        if (source, name) in drawn:
+            found.setdefault(source, {})[name] = drawn[source, name]
+    return {source: pictures for source, pictures in found.items() if PHOTOGRAPH in pictures}
+
+
+def _draw(one: ImageReader, name: str, transform: Construction | None) -> bytes | None:
+    try:
+        data = one[0]
+        return photograph_picture(data.image) if transform is None else overlay_picture(transform(data))
+    except Exception:  # its row says why
+        return None
+
+
+def _write(
+    result: Comparison, folder: Path, pictures: Mapping[str, Mapping[str, bytes]], command: str, count: int
+) -> None:
+    from graphseg.compare.plots import write_plots
+
+    write_json(folder / "results.json", result.records)
+    write_csv(folder / "results.csv", result.records)
+    write_csv(folder / "images.csv", result.rows)
+    write_json(folder / "comparisons.json", result.comparisons)
+    write_plots(result.records, folder)
+    write_report(
+        folder / "report.html",
+        title=f"Graph constructions over {count} image{'s' if count != 1 else ''}",
+        records=result.records,
+        rows=result.rows,
+        comparisons=result.comparisons,
+        pictures=pictures,
+        command=command,
+        versions=versions(),
+        notes=result.notes,
+    )
+
+
+def versions() -> dict[str, str]:
+    """What made the results: packages, Python and the machine."""
+    found = {"Python": platform.python_version()}
+    for package in ("graphseg", "torch", "torch-geometric", "scikit-image", "numpy", "scipy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "from source"
+    return {**found, "machine": f"{platform.machine()}, {os.cpu_count()} cores, {sys.platform}"}
