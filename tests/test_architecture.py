@@ -342,6 +342,9 @@ def test_root_imports_nothing_of_its_own_eagerly() -> None:
         # Not numba itself: PyG imports it where it is installed.
         ("from graphseg import ImageGraph", "graphseg.ops.kernels skimage matplotlib"),
         ("import graphseg.transforms", "graphseg.ops.kernels matplotlib"),
+        ("import graphseg.datasets", "graphseg.ops.kernels matplotlib skimage dask"),
+        ("import graphseg.compare", "graphseg.ops.kernels matplotlib skimage dask"),
+        ("import graphseg.cli", "torch numpy"),
     ],
 )
 def test_imports_are_light(statement: str, absent: str, run_python: RunPython) -> None:

@@ -73,6 +73,29 @@ def find_nodata(geo: str) -> float | None:
     return float(nodata) if isinstance(nodata, str) else nodata
 
 
+def move_geo(geo: str, row: int, column: int) -> str:
+    """The place of a part of a file, whose first pixel is (row, column) of the whole.
+
+    Args:
+        geo: the JSON of the whole, or "".
+        row: from the top.
+        column: from the left.
+    """
+    if not geo or not (row or column):
+        return geo
+    found = json.loads(geo)
+    a, b, c, d, e, f = found["transform"]
+    found["transform"] = [a, b, c + a * column + b * row, d, e, f + d * column + e * row]
+    tags = found["tags"]
+    points = tags.get(str(TIEPOINTS), [])
+    points[0::6] = [x - column for x in points[0::6]]
+    points[1::6] = [y - row for y in points[1::6]]
+    if matrix := tags.get(str(MATRIX)):
+        matrix[3] += matrix[0] * column + matrix[1] * row
+        matrix[7] += matrix[4] * column + matrix[5] * row
+    return json.dumps(found)
+
+
 def write_geotiff(
     path: str | Path, values: Tensor, geo: str = "", *, nodata: float | None = None, valid: Tensor | None = None
 ) -> None:

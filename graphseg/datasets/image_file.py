@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphseg._checks import check_choice, check_positive_int, is_integer
 from graphseg.datasets._raster import Array, Raster, Window, open_raster
-from graphseg.datasets.geotiff import is_nodata
+from graphseg.datasets.geotiff import is_nodata, move_geo
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageFile", "read_colors", "read_image", "read_labels"]
 
@@ -79,7 +79,7 @@ def read_image(
     return ImageFile(
         torch.from_numpy(np.ascontiguousarray(image)),
         None if valid is None or valid.all() else torch.from_numpy(valid),
-        raster.geo,
+        raster.geo if window is None else move_geo(raster.geo, window[0], window[1]),
     )
 
 

@@ -187,7 +187,7 @@ class Noted(ToSuperpixelRAG):
         self._trouble = trouble or {}
 
     def forward(self, data: Data) -> ImageGraph:
-        number = int(data.image[0, 0, 0]) + 251 * int(data.image[1, 0, 0])
+        number = int(data.image[0, 0, 0]) + 251 * int(data.image[1 % len(data.image), 0, 0])
         if self._log is not None:
             with open(self._log, "a") as file:
                 file.write(f"{number}\n")

@@ -354,6 +354,20 @@ def test_refused_types(tmp_path: Path) -> None:
         write_geotiff(tmp_path / "a.tif", torch.zeros(2, 3), nodata=1, valid=torch.zeros(2, 3))
 
 
+@pytest.mark.parametrize("place", ["scale", "point", "matrix"])
+def test_a_window_lies_where_its_pixels_lie(tmp_path: Path, place: str) -> None:
+    source = write(tmp_path / "a.tif", *PLACES[place])
+    part = read_image(source, window=(2, 1, 3, 4))
+    a, b, c, d, e, f = json.loads(read_geo(source))["transform"]
+    moved = json.loads(part.geo)["transform"]
+    for column, row in ((0, 0), (3, 2)):  # the same pixel, counted from the window's corner and from the file's
+        x, y = a * (column + 1) + b * (row + 2) + c, d * (column + 1) + e * (row + 2) + f
+        assert (moved[0] * column + moved[1] * row + moved[2], moved[3] * column + moved[4] * row + moved[5]) == (x, y)
+    write_geotiff(tmp_path / "b.tif", torch.rand(3, 4), part.geo)  # its tags say the same
+    assert json.loads(read_geo(tmp_path / "b.tif"))["transform"] == moved
+    assert json.loads(read_geo(tmp_path / "b.tif"))["crs"] == json.loads(part.geo)["crs"]
+
+
 def test_rasterio_agrees(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     for place in ("scale", "point", "matrix"):
