@@ -190,9 +190,12 @@ def test_graphs_do_not_depend_on_workers(tree: Path, tmp_path: Path, says: Says)
 def test_a_second_build_does_what_has_changed(tree: Path, tmp_path: Path, says: Says, monkeypatch) -> None:
     converted = []
     convert = ToSuperpixelRAG.forward
-    monkeypatch.setattr(
-        ToSuperpixelRAG, "forward", lambda self, data: (converted.append(data.source), convert(self, data))[1]
-    )
+
+    def note(self: ToSuperpixelRAG, data: Any) -> Any:
+        converted.append(data.source)
+        return convert(self, data)
+
+    monkeypatch.setattr(ToSuperpixelRAG, "forward", note)
     words = [*labelled(tree)[1:], "--num-segments", 9]
     build(says, tree / "images", tmp_path / "out", *words)
     write_image(tree / "images" / "002.png", photo(77))
@@ -504,13 +507,14 @@ def test_folders_that_will_not_do(tree: Path, tmp_path: Path, says: Says) -> Non
     empty.mkdir()
     file = tree / "images/000.png"
     before = file.read_bytes()
-    for words, message in [
+    refused: list[tuple[list[Any], str]] = [
         ([tmp_path / "nobody", tmp_path / "out"], f"{tmp_path / 'nobody'}, expected a folder"),
         ([empty, tmp_path / "out"], f"no image in {empty}, expected files of .png"),
         ([tree / "images", tmp_path / "out", "--labels", tmp_path / "nobody"], f"{tmp_path / 'nobody'}, expected"),
         ([tree / "images", file], f"{file}, which is a file, expected a folder"),
         ([tree / "images", file / "out"], str(file / "out")),
-    ]:
+    ]
+    for words, message in refused:
         status, said, err = says("build", *words)
         assert (status, said) == (3, "") and message in err and len(err.splitlines()) == 1
     assert file.read_bytes() == before and not (tmp_path / "out").exists()

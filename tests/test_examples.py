@@ -5,13 +5,18 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from skimage.io import imread
 
-from examples import layers_in_a_cnn, layers_on_rags
+from examples import folder_to_classifier, layers_in_a_cnn, layers_on_rags
 from examples._images import read_images
+from graphseg import cli
+from graphseg.transforms import ToSuperpixelRAG
 from tests.conftest import ROOT
 
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if not path.name.startswith("_"))
@@ -70,3 +75,28 @@ def test_networks_with_layers_learn_under_autocast(tmp_path: Path) -> None:
     for full, half in zip(losses[False], losses[True], strict=True):
         assert half[0] == pytest.approx(full[0], rel=0.01) and half[0] != full[0]
         assert half[-1] < 0.95 * half[0]
+
+
+def test_a_folder_becomes_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The maps that are written have the scores that are said; the command that is printed builds the same."""
+    folder_to_classifier.main(["--out", str(tmp_path), "--quick"])
+    command, left_out = capsys.readouterr().out.splitlines()[:2]
+    assert "007.png" in left_out and "without its mask" in left_out
+    written = sorted((tmp_path / "predictions").iterdir())
+    assert len(written) == 16
+    found = np.concatenate([imread(path).ravel() for path in written])
+    true = np.concatenate([imread(tmp_path / "photographs/masks" / path.name).ravel() for path in written])
+
+    def mean_iou(found: np.ndarray) -> float:
+        pairs = [(found == k, true == k) for k in range(4)]
+        return float(np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs]))
+
+    scores = json.loads((tmp_path / "folder_to_classifier.json").read_text(encoding="utf-8"))
+    assert scores["mean_iou"] == pytest.approx(mean_iou(found), abs=1e-6)
+    assert 1.5 * max(mean_iou(np.full_like(true, k)) for k in range(4)) < scores["mean_iou"] < scores["oracle"] < 1
+    assert (tmp_path / "folder_to_classifier.png").stat().st_size > 10_000
+
+    monkeypatch.setattr(ToSuperpixelRAG, "forward", lambda *_: pytest.fail("built again"))
+    assert cli.main(shlex.split(command)[1:]) == cli.WITH_ERRORS

@@ -2,7 +2,7 @@
 
 from graphseg.compare.constructions import choose, default_constructions
 from graphseg.compare.measures import measure_graph, message_edges
-from graphseg.compare.probe import ProbeResult, probe, probe_splits
+from graphseg.compare.probing import ProbeResult, probe, probe_splits
 from graphseg.compare.report import write_report
 from graphseg.compare.run import Comparison, ProbeOptions, compare
 from graphseg.compare.statistics import compare_all, holm, paired_comparison, summarize

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphseg.compare.table import find_measure
+from graphseg.compare.table import find_measure, printable
 
 __all__ = ["pareto_front", "write_plots"]
 
@@ -37,6 +37,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 def write_plots(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Scatter plots with Pareto fronts, `plot_X_Y.png`, for the pairs that were measured.
 
+    Those of other pairs, which an earlier comparison may have left there, are removed.
+
     Args:
         records: dicts of `construction, measure, mean, low, high`.
         folder: where to.
@@ -57,6 +59,8 @@ def write_plots(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path
     for x, y in PAIRS:
         names = [name for name in table.get(x, ()) if name in table.get(y, ())]
         points = [(float(table[x][name]["mean"]), float(table[y][name]["mean"])) for name in names]
+        path = folder / f"plot_{x}_{y}.png"
+        path.unlink(missing_ok=True)
         if len(points) < 2:
             continue
         figure, ax = plt.subplots(figsize=(7.5, 5), layout="constrained")
@@ -67,16 +71,19 @@ def write_plots(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path
             if low is not None and high is not None:
                 ax.plot([point[0]] * 2, [low, high], color=PALETTE[i % len(PALETTE)], lw=1, zorder=2)
             marker = "os^Dv"[i // len(PALETTE) % 5]
-            ax.plot(*point, marker, color=PALETTE[i % len(PALETTE)], ms=7, mec="white", mew=0.7, label=name, zorder=3)
+            ax.plot(*point, marker, color=PALETTE[i % len(PALETTE)], ms=7, mec="white", mew=0.7, label=str(i), zorder=3)
         if min(p[0] for p in points) > 0 and max(p[0] for p in points) > 20 * min(p[0] for p in points):
             ax.set_xscale("log")
         ax.set(xlabel=_label(x), ylabel=_label(y))
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
-        written.append(folder / f"plot_{x}_{y}.png")
+        legend = ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
+        for text, name in zip(legend.get_texts(), names, strict=True):  # whatever it begins with, and no formulas
+            text.set_parse_math(False)
+            text.set_text(printable(name))
+        written.append(path)
         try:
-            figure.savefig(written[-1], dpi=130)
+            figure.savefig(path, dpi=130)
         finally:
             plt.close(figure)
     return written

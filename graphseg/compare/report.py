@@ -26,8 +26,8 @@ from graphseg.compare.table import (
     dump_json,
     failures,
     find_measure,
-    write_text,
 )
+from graphseg.datasets.text_file import write_text
 
 __all__ = ["PHOTOGRAPH", "write_report"]
 

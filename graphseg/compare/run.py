@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import os
+import pickle
 import platform
 import sys
 import time
@@ -25,11 +26,11 @@ import torch
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from graphseg._checks import check_positive_int
+from graphseg._checks import check_positive_int, is_integer
 from graphseg.compare.constructions import default_constructions
 from graphseg.compare.measures import measure_graph
 from graphseg.compare.overlay import overlay_picture, photograph_picture
-from graphseg.compare.probe import probe, probe_splits
+from graphseg.compare.probing import probe, probe_splits
 from graphseg.compare.report import PHOTOGRAPH, write_report
 from graphseg.compare.statistics import compare_all, summarize
 from graphseg.compare.table import write_csv, write_json
@@ -39,7 +40,7 @@ from graphseg.datasets.builder import locked
 from graphseg.datasets.content import content_key, recipe_of
 from graphseg.datasets.packing import Layout
 from graphseg.datasets.parallel import open_workers
-from graphseg.transforms import ImageTransform
+from graphseg.transforms import ImageAugmentation, ImageTransform
 
 __all__ = ["Comparison", "ProbeOptions", "compare"]
 
@@ -55,7 +56,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """The probe's budget, the same for every construction; see `graphseg.compare.probe`.
+    """The probe's budget, the same for every construction; see `graphseg.compare.probing`.
 
     Args:
         images: at most so many take part, drawn with the seed.
@@ -63,13 +64,20 @@ class ProbeOptions:
         seeds: how many networks.
         folds: of the cross-validation, where images have no splits.
         pixels: that a step reads of each image.
+
+    Raises:
+        ValueError, TypeError: for fewer than two images or folds, or none of the others.
     """
 
     images: int = 60
     steps: int = 200
     seeds: int = 3
-    folds: int = 5
+    folds: int = 3
     pixels: int = 4096
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            check_positive_int(name, value, minimum=2 if name in ("images", "folds") else 1)
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def compare(
     Args:
         images: a folder, a reader, or a list of `Data(image=, mask=, source=)`.
         constructions: name to transform; default `default_constructions()`. Transforms that were given no
-            `num_classes` and `ignore_index` get those of the images.
+            `num_classes`, or no `ignore_index`, get those of the images.
         labels: the folder of masks that belong to a folder of images.
         num_classes: K of the masks; default: the largest label + 1, or what the reader says.
         ignore_index: mask value of no class; default: what the reader says.
@@ -143,12 +151,18 @@ def compare(
     check_positive_int("workers", workers)
     check_positive_int("seed", seed, minimum=0)
     check_positive_int("num_pictures", num_pictures, minimum=0)
+    if num_classes is not None:
+        check_positive_int("num_classes", num_classes)
+    if ignore_index is not None and not is_integer(ignore_index):
+        raise TypeError(f"got {type(ignore_index).__name__} for ignore_index, expected an int or None")
+    if not isinstance(probing, bool | ProbeOptions):
+        raise TypeError(f"got {type(probing).__name__} for probing, expected a bool or ProbeOptions")
+    if constructions is not None:
+        _check_constructions(constructions, workers)
     reader = _as_reader(images, labels, num_classes, ignore_index)
     K, ignored = reader.num_classes, reader.ignore_index
     chosen = default_constructions(K, ignored) if constructions is None else dict(constructions)
-    if not chosen:
-        raise ValueError("got no constructions, expected at least one")
-    chosen = {name: _with_labels(name, transform, K, ignored) for name, transform in chosen.items()}
+    chosen = {name: _with_labels(transform, K, ignored) for name, transform in chosen.items()}
     folder = None if out is None else Path(out)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -219,19 +233,50 @@ def _as_reader(
                 raise ValueError(f"got {name}={given}, expected {own} as the reader has")
         return images
     images = list(images)
+    if not images:
+        raise ValueError("got no images, expected at least one")
+    for data in images:
+        if not isinstance(data, Data):
+            raise TypeError(f"got {type(data).__name__} among the images, expected Data(image=, mask=)")
     if num_classes is None:
-        found = [int(m[m != ignore_index].max()) for d in images if (m := d.get("mask")) is not None and m.numel()]
-        num_classes = max(found) + 1 if found else None
+        masks = [torch.as_tensor(data.mask).to(torch.int64) for data in images if data.get("mask") is not None]
+        known = [mask if ignore_index is None else mask[mask != ignore_index] for mask in masks]
+        num_classes = max((int(mask.max()) + 1 for mask in known if mask.numel()), default=None)
     return _GivenImages(images, num_classes, ignore_index)
 
 
-def _with_labels(name: str, transform: Construction, K: int | None, ignored: int | None) -> Construction:
-    if not callable(transform):
-        raise TypeError(f"got {type(transform).__name__} for construction {name!r}, expected a transform")
-    if not isinstance(transform, ImageTransform) or K is None or transform.num_classes is not None:
+def _check_constructions(constructions: Mapping[str, Construction], workers: int) -> None:
+    """What would spoil every image is refused before the first."""
+    if not isinstance(constructions, Mapping):
+        raise TypeError(f"got {type(constructions).__name__} for constructions, expected names to transforms")
+    if not constructions:
+        raise ValueError("got no constructions, expected at least one")
+    for name, transform in constructions.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"got {name!r} for the name of a construction, expected words")
+        if not callable(transform) or isinstance(transform, type):
+            got = f"the class {transform.__name__}" if isinstance(transform, type) else type(transform).__name__
+            raise TypeError(f"got {got} for construction {name!r}, expected a transform")
+        if isinstance(transform, ImageAugmentation):
+            raise TypeError(f"got {type(transform).__name__} for construction {name!r}, expected no random steps")
+        if workers > 1:
+            try:
+                pickle.dumps(transform)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise TypeError(
+                    f"got construction {name!r}, which cannot be sent to other processes ({error}), expected "
+                    "importable functions instead of lambdas and local ones, or workers=1"
+                ) from error
+
+
+def _with_labels(transform: Construction, K: int | None, ignored: int | None) -> Construction:
+    if not isinstance(transform, ImageTransform):
         return transform
     transform = copy.copy(transform)
-    transform.num_classes, transform.ignore_index = K, ignored
+    if transform.num_classes is None:
+        transform.num_classes = K
+    if transform.ignore_index is None:
+        transform.ignore_index = ignored
     return transform
 
 
@@ -261,7 +306,7 @@ class _Tasks:
                 if row is None:
                     pending.append((one, name, transform, self.options, i, key))
                 else:
-                    rows[i, name] = {**row, "construction": name, "image": one.samples[0].source}
+                    rows[i, name] = _about(one, name) | row
         total = len(self.reader) * len(self.constructions)
         with (
             tqdm(total=total, initial=len(rows), unit=" graphs", desc="measuring", disable=silent) as bar,
@@ -270,11 +315,15 @@ class _Tasks:
             for task, found in pool.run(_measure, pending):
                 one, name, _, _, i, key = task
                 row = {"error": found} if isinstance(found, str) else found
-                source = one.samples[0].source
-                rows[i, name] = {"construction": name, "image": source, "split": one.samples[0].split, **row}
+                rows[i, name] = _about(one, name) | row
                 log.write(key, row)
                 bar.update()
         return [rows[i, name] for name in self.constructions for i in range(len(self.reader))]
+
+
+def _about(one: ImageReader, name: str) -> Row:
+    sample = one.samples[0]
+    return {"construction": name, "image": sample.source, "split": sample.split}
 
 
 def _key(one: ImageReader, transform: Construction, options: Any) -> str | None:
@@ -387,7 +436,6 @@ def _probe_images(
         return [], "the images have no labels of classes"
     if reader.num_classes < 2:
         return [], f"got {reader.num_classes} class, expected at least 2"
-    failed = {row["image"] for row in rows if "error" in row}
     all_failed = {row["construction"] for row in rows} - {row["construction"] for row in rows if "error" not in row}
     failed = {row["image"] for row in rows if "error" in row and row["construction"] not in all_failed}
     sources = [reader.samples[i].source for i in reader.indices()]
@@ -412,6 +460,7 @@ def _with_probe(
 ) -> list[Row]:
     """Adds the probe's scores to rows, and gives the records of all."""
     part = reader.index_select(list(ids))
+    samples = [(part.samples[i].source, part.samples[i].split) for i in part.indices()]
     keys = [_key(part.single(i), lambda data: data, None) for i in range(len(part))]
     path = None if folder is None else folder / "probes.jsonl"
     known = {} if path is None else dict(_kept(path))
@@ -420,7 +469,8 @@ def _with_probe(
     for name, transform in constructions.items():
         if name not in worked:
             continue
-        words = [VERSION, recipe_of(reader, transform), keys, asdict(budget), seed, reader.num_classes]
+        labels = [reader.num_classes, reader.ignore_index]
+        words = [VERSION, recipe_of(reader, transform), keys, samples, asdict(budget), seed, labels]
         key = None if None in keys else hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
         if key in known:
             found[name] = known[key]

@@ -12,12 +12,11 @@ import json
 import math
 import os
 import unicodedata
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from graphseg._checks import check_positive_int
+from graphseg.datasets.text_file import write_text
 
 __all__ = [
     "GROUPS",
@@ -29,7 +28,6 @@ __all__ = [
     "format_table",
     "write_csv",
     "write_json",
-    "write_text",
 ]
 
 Record = Mapping[str, Any]
@@ -378,22 +376,3 @@ def _plain(value: Any) -> Any:
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes UTF-8 so that no reader ever sees half a file: into one beside it, which then takes its place.
-
-    Args:
-        path: the file; folders above it are made.
-        text: its content.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        # Lone surrogates, which stand for the odd bytes of a file's name, have no UTF-8.
-        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import pickle
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from graphseg.datasets.parallel import open_workers
 from graphseg.datasets.reader import BadFile, ImageReader
 from graphseg.datasets.statistics import graph_information
 from graphseg.datasets.store import Entry, Store, StoreError
+from graphseg.datasets.text_file import write_text
 from graphseg.transforms import ImageAugmentation, ImageTransform
 
 __all__ = ["ERRORS", "build_graphs"]
@@ -244,26 +244,12 @@ class _BadFiles:
         try:
             if self.found:
                 lines = "".join(json.dumps(asdict(b)) + "\n" for b in sorted(self.found, key=lambda b: b.file))
-                write_whole(self.path, lines)
+                write_text(self.path, lines)
             else:
                 self.path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"{self.path}: it cannot be written; what was built before is kept ({error})") from error
         self._written = len(self.found)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is never seen half-written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _keys(reader: ImageReader, recipe: str) -> Iterator[str | None]:

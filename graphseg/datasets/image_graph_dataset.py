@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -60,14 +59,15 @@ class ImageGraphDataset(OnDiskDataset):
         store = Store(Path(root))
         damaged = f"got {store.path}, which is damaged, expected a dataset of graphseg"
         try:
-            self._recipe: str = store.meta("recipe", "")
-            self.about: dict[str, Any] = store.meta("about", {})
-            self.complete: bool = store.meta("complete", False)
-            if not re.fullmatch("([0-9a-f]{64})?", str(self._recipe)) or not isinstance(self.about, dict):
-                raise ValueError(damaged)
-            self._layout = store.layout(self._recipe)
-            rows = store.rows("b.graph, e.source, e.split", self._recipe)
-            self._expected = store.connection.execute("SELECT count(*) FROM entries").fetchone()[0]
+            with store.snapshot():
+                self._recipe: str = store.meta("recipe", "")
+                self.about: dict[str, Any] = store.meta("about", {})
+                self.complete: bool = store.meta("complete", False)
+                if not re.fullmatch("([0-9a-f]{64})?", str(self._recipe)) or not isinstance(self.about, dict):
+                    raise ValueError(damaged)
+                self._layout = store.layout(self._recipe)
+                rows = store.rows("b.graph, e.source, e.split", self._recipe)
+                self._expected = store.connection.execute("SELECT count(*) FROM entries").fetchone()[0]
         finally:
             store.close()
         if not all(isinstance(row[0], int) for row in rows) or (rows and self._layout is None):
@@ -155,7 +155,7 @@ class ImageGraphDataset(OnDiskDataset):
         if self._kept is not None:
             if idx not in self._kept:
                 self._kept[idx] = self._read(idx)
-            return copy.copy(self._kept[idx])
+            return self._kept[idx].clone()  # whoever writes into it leaves ours as it is
         return self._read(idx)
 
     def multi_get(self, indices: Iterable[int] | Tensor | slice, batch_size: int | None = None) -> list[Any]:
@@ -218,7 +218,8 @@ class ImageGraphDataset(OnDiskDataset):
         """
         ids = [n for n, i in enumerate(self.indices()) if self._splits[i] == name]
         if not ids:
-            raise ValueError(f"got split {name!r}, expected {'one of ' + ', '.join(self.splits) or 'none at all'}")
+            there = self.splits
+            raise ValueError(f"got split {name!r}, expected {'one of ' + ', '.join(there) if there else 'none at all'}")
         return self.index_select(ids)
 
     def random_split(self, *shares: float, seed: int = 0) -> list[Self]:
@@ -231,7 +232,7 @@ class ImageGraphDataset(OnDiskDataset):
         Raises:
             ValueError: for shares that do not add up to 1.
         """
-        if not shares or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        if not shares or not min(shares) > 0 or not abs(sum(shares) - 1) < 1e-6:
             raise ValueError(f"got shares {shares}, expected positive numbers that add up to 1")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
         ends = [round(len(self) * sum(shares[: k + 1])) for k in range(len(shares))]

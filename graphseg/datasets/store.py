@@ -133,6 +133,10 @@ class Store:
             self.connection = _connect(self.path, readonly)
             own, version = self._pragma("application_id"), self._pragma("user_version")
             empty = self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+            if readonly and empty and self.path.stat().st_size == 0:  # a build that has only just begun
+                raise FileNotFoundError(
+                    f"got {root} with an empty {FILE}, expected a folder that graphseg build has written"
+                )
             if own != APPLICATION and not (empty and not readonly):
                 raise ValueError(f"got {self.path}, expected a dataset of graphseg")
             if version > FORMAT:
@@ -167,6 +171,16 @@ class Store:
     def keys(self, recipe: str) -> set[str]:
         """Keys of all graphs that a recipe has made."""
         return {key for (key,) in self.connection.execute("SELECT key FROM built WHERE recipe = ?", (recipe,))}
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read inside belongs together, whoever writes meanwhile."""
+        with explained(self.path):
+            self.connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self.connection.execute("ROLLBACK")
 
     def rows(self, columns: str, recipe: str) -> list[tuple[Any, ...]]:
         """Of every built entry, in order, these columns of `entries` (e) and `built` (b)."""
@@ -307,10 +321,14 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _connect(path: Path, readonly: bool) -> sqlite3.Connection:
-    mode = "ro" if readonly else "rwc"
-    return sqlite3.connect(
+    # What a killed process left half-written is rolled back by the next that opens the file, which mode "ro" could not.
+    mode = "rw" if readonly else "rwc"
+    connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode={mode}", timeout=WAIT, uri=True, isolation_level=None
     )
+    if readonly:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
 
 
 @contextmanager

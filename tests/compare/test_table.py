@@ -26,8 +26,8 @@ from graphseg.compare.table import (
     printable,
     write_csv,
     write_json,
-    write_text,
 )
+from graphseg.datasets.text_file import write_text
 
 written = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 finite = st.floats(min_value=-1e12, max_value=1e12)

@@ -6,7 +6,10 @@ import json
 import pickle
 import random
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -134,7 +137,15 @@ def test_nothing_there(tmp_path):
     assert list(tmp_path.iterdir()) == []  # looking makes nothing
 
 
-@pytest.mark.parametrize("content", [b"not a database, but long enough to be read as one" * 50, b"short", b""])
+def test_a_file_that_is_still_empty(built, tmp_path):
+    """As a build leaves it that was killed at its first step."""
+    (tmp_path / FILE).touch()
+    with pytest.raises(FileNotFoundError, match=r"with an empty graphs.sqlite, expected a folder that graphseg build"):
+        ImageGraphDataset(tmp_path)
+    assert len(ImageGraphDataset.build(read_tree(built), tmp_path, Noted())) == 4
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough to be read as one" * 50, b"short"])
 def test_not_a_database(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(ValueError, match=r"graphs.sqlite.*expected a dataset of graphseg"):
@@ -319,3 +330,26 @@ def test_other_recipes_stay_until_the_build_has_ended(built, copied):
     for action in (lambda: old[0], lambda: old.stats(), lambda: ImageGraphDataset.files(old, 0)):
         with pytest.raises(LookupError, match="built anew since it was opened; open it again"):
             action()
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")  # pages go to the file before the transaction ends
+connection.execute("BEGIN IMMEDIATE")
+for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE name LIKE 'graphs%'").fetchall():
+    connection.execute(f"UPDATE {table} SET COL_x = zeroblob(100000)")
+connection.execute("UPDATE built SET graph = graph + 1000, info = '{}'")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_transaction_that_was_killed_halfway_is_not_read(built, copied):
+    """Its journal is still there, and reading rolls it back."""
+    whole = contents(ImageGraphDataset(built / "graphs"))
+    before = (copied / FILE).read_bytes()
+    done = subprocess.run([sys.executable, "-c", KILLED, copied / FILE], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (copied / FILE).read_bytes() != before and (copied / f"{FILE}-journal").stat().st_size > 0
+    assert contents(ImageGraphDataset(copied)) == whole
+    assert (copied / FILE).read_bytes() == before

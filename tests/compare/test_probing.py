@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch_geometric.data import Data
 
-from graphseg.compare.probe import ProbeResult, probe, probe_splits
+from graphseg.compare import probing as module
+from graphseg.compare.probing import ProbeResult, probe, probe_splits
 from graphseg.data import Hierarchy, ImageGraph
 from graphseg.transforms import ToHierarchy, ToKNNGraph, ToPixelGrid, ToSuperpixelRAG
 from tests.conftest import TOLERANCES
 from tests.transforms.photos import read_image, read_rows, to_tensor
-
-# The package has a function of the module's name.
-module = importlib.import_module("graphseg.compare.probe")
 
 SIZE = 4  # pixels of a planted node
 FLOAT32: dict[str, Any] = {**TOLERANCES[torch.float32]}
@@ -390,14 +387,26 @@ class Identity(Sequence[ImageGraph]):
         return next(i for i, item in enumerate(self.items) if item is value)
 
 
-def test_graphs_may_be_read_when_asked_for(graphs):
+def test_graphs_may_be_read_when_asked_for_and_all_runs_on_one_thread(graphs):
+    seen = set()
+
     class Read(Identity):
         def __getitem__(self, i):
+            seen.add(torch.get_num_threads())
             return self.items[i].clone()
 
     options = {"num_classes": 3, "ignore_index": 9, "steps": 5}
     data = graphs["superpixels"]
-    assert same(run(data, [((0,), (1, 2))], **options), run(Read(data), [((0,), (1, 2))], **options))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert same(run(data, [((0,), (1, 2))], **options), run(Read(data), [((0,), (1, 2))], **options))
+        assert seen == {1}
+        with pytest.raises(ValueError, match="expected 0 to 1"):
+            run(data, [((0,), (1, 2))])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_held_out_images_decide_nothing_but_their_own_scores(graphs):

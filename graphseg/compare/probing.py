@@ -68,7 +68,8 @@ class ProbeResult:
         true: int64 `[M, K]`, labelled pixels of each class that belong to a node.
         labelled: int64 `[M]`, labelled pixels, of nodes or not.
         majority: int64 `[M]`, the most frequent class of the images that were trained on for this one.
-        epoch_seconds: float64 `[S, folds]`, time of training on every training image once.
+        epoch_seconds: float64 `[S, folds]`, time of training on every training image once, that is on as many of its
+            pixels as a step reads: median of the steps, times their number. Without the making or reading of graphs.
     """
 
     images: tuple[int, ...]
