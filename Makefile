@@ -16,7 +16,7 @@ INPUTS := setup.cfg pyproject.toml constraints.txt graphseg/__init__.py
 help:
 	@echo "make demo      real photographs to graphs: a table, and pictures in $(OUT)/"
 	@echo "make test      lint, types and all tests"
-	@echo "make bench     benchmarks against other libraries, into benchmarks/results/ (PEERS=python of fast-slic and OpenCV)"
+	@echo "make bench     benchmarks against other libraries, into benchmarks/results/ (PEERS=python of fast-slic and OpenCV, DATA=folder of sets)"
 	@echo "make coverage  tests with line and branch coverage"
 	@echo "make format    mends layout and what the linter can mend"
 	@echo "make clean     removes $(VENV), caches, builds and $(OUT)"
@@ -39,6 +39,8 @@ bench: $(VENV)/.installed-bench
 	$(RUN) -m benchmarks.superpixels --out benchmarks/results/superpixels.json $(if $(PEERS),--peers $(PEERS))
 	$(RUN) -m benchmarks.layers --out benchmarks/results/layers.json
 	$(RUN) -m benchmarks.merge --out benchmarks/results/merge.json
+	$(if $(DATA),$(RUN) -m benchmarks.datasets --data $(DATA) --out benchmarks/results/datasets.json)
+	$(if $(DATA),$(RUN) -m benchmarks.constructions --data $(DATA))
 
 coverage: $(VENV)/.installed-test
 	$(RUN) -m pytest -n $(WORKERS) --cov

@@ -105,7 +105,7 @@ def draw(path: Path, dataset: ImageGraphDataset, maps: Sequence[Tensor], rows: i
     for i, row in zip(chosen, axes, strict=True):
         plot_borders(dataset[i], read_image(dataset.files(i)["image"]).image, row[0], linewidth=0.4)
         for axis, classes in zip(row[1:], (dataset[i].pixel_y.view_as(maps[i]), maps[i]), strict=True):
-            axis.imshow(classes, cmap=colors, vmin=-0.5, vmax=dataset.num_classes - 0.5, interpolation="nearest")
+            axis.imshow(classes.numpy(), cmap=colors, vmin=-0.5, vmax=dataset.num_classes - 0.5, interpolation="none")
         for axis, title in zip(row, (dataset[i].source, "truth", "prediction"), strict=True):
             axis.set_title(title, fontsize="small")
             axis.set_axis_off()

@@ -287,6 +287,8 @@ def _add_compare(commands: Any) -> None:
 def _compare(options: argparse.Namespace) -> int:
     from graphseg.compare import ProbeOptions, choose, compare, default_constructions, format_table
 
+    if options.out.resolve().is_relative_to(options.images.resolve()):
+        options.error(f"got --out {options.out} inside {options.images}, expected another place: it gets pictures")
     reader = _reader(options)
     constructions = default_constructions(reader.num_classes, reader.ignore_index)
     if options.constructions is not None:

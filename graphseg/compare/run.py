@@ -165,6 +165,8 @@ def compare(
     chosen = {name: _with_labels(transform, K, ignored) for name, transform in chosen.items()}
     folder = None if out is None else Path(out)
     if folder is not None:
+        if isinstance(images, str | Path) and folder.resolve().is_relative_to(Path(images).resolve()):
+            raise ValueError(f"got out={folder} inside {images}, expected another place: its pictures would be images")
         folder.mkdir(parents=True, exist_ok=True)
     options = _Options(ignored, 16, seed)
     silent = None if progress is None else not progress
@@ -180,6 +182,8 @@ def compare(
                 notes.append(f"no probe: {why_not}")
             else:
                 records = _with_probe(pool, reader, chosen, ids, budget, seed, rows, notes, folder, silent)
+        if len(chosen) > 1:
+            notes.append("p-values are corrected (Holm) for all pairs of one measure, not for the number of measures.")
         comparisons = [pair for name in COMPARED if any(name in r for r in rows) for pair in compare_all(rows, name)]
         result = Comparison(records, rows, comparisons, notes)
         if folder is not None:
@@ -229,9 +233,14 @@ def _as_reader(
             ("num_classes", num_classes, images.num_classes),
             ("ignore_index", ignore_index, images.ignore_index),
         ):
-            if given is not None and given != own:
+            if given is not None and own is not None and given != own:
                 raise ValueError(f"got {name}={given}, expected {own} as the reader has")
-        return images
+        reader = copy.copy(images)
+        reader.ignore_index = images.ignore_index if ignore_index is None else ignore_index
+        if reader.num_classes is None and any("mask" in reader.samples[i].files for i in reader.indices()):
+            num_classes = count_classes(reader) if num_classes is None else num_classes
+        reader.set_num_classes(images.num_classes or num_classes)
+        return reader
     images = list(images)
     if not images:
         raise ValueError("got no images, expected at least one")
@@ -441,9 +450,39 @@ def _probe_images(
     sources = [reader.samples[i].source for i in reader.indices()]
     labelled = {row["image"] for row in rows if row.get("purity") is not None}
     ids = [i for i, name in enumerate(sources) if name not in failed and name in labelled]
-    if len(ids) > budget.images:
-        ids = sorted(np.random.default_rng(seed).choice(ids, budget.images, replace=False).tolist())
+    splits = [reader.samples[i].split for i in reader.indices()]
+    held = next((name for name in ("val", "test") if any(splits[i] == name for i in ids)), None)
+    parts = [ids]
+    if held is not None and any(splits[i] == "train" for i in ids):  # as `probe_splits` will use them
+        parts = [[i for i in ids if splits[i] == name] for name in ("train", held)]
+    draw = np.random.default_rng(seed)
+    left = budget.images
+    drawn: list[tuple[int, list[int]]] = []
+    for k, part in sorted(
+        enumerate(parts), key=lambda entry: len(entry[1])
+    ):  # what the smaller leaves goes to the other
+        count = min(len(part), left // (len(parts) - len(drawn)))
+        drawn.append((k, sorted(draw.choice(part, count, replace=False).tolist())))
+        left -= count
+    ids = sorted(i for _, part in drawn for i in part)
     return (ids, None) if len(ids) >= 2 else (ids, f"got {len(ids)} images with labels and graphs, expected at least 2")
+
+
+def _probe_notes(
+    samples: Sequence[tuple[str, str]], results: Sequence[Row], budget: ProbeOptions, seed: int
+) -> list[str]:
+    """What was trained on and judged, and what no learning at all would have scored."""
+    splits = probe_splits([split for _, split in samples], budget.folds, seed)
+    if len(splits) == 1:
+        how = f"trained on {len(splits[0][0])} images (train) and judged on {len(splits[0][1])}"
+    else:
+        how = f"{len(splits)}-fold cross-validation over {len(samples)} images"
+    notes = [f"The probe: {how}, {budget.steps} steps, {budget.seeds} seeds. What it says holds at this budget."]
+    floors = [result["floor"] for result in results if "floor" in result]
+    if floors:
+        miou, accuracy = floors[0]["probe_miou"], floors[0]["probe_accuracy"]
+        notes.append(f"The most frequent class everywhere would score mIoU {miou:.3f}, accuracy {accuracy:.3f}.")
+    return notes
 
 
 def _with_probe(
@@ -484,6 +523,7 @@ def _with_probe(
             found[task[1]] = {"error": result} if isinstance(result, str) else result
             log.write(task[5], found[task[1]])
             bar.update()
+    notes += _probe_notes(samples, list(found.values()), budget, seed)
     by_name = {(row["construction"], row["image"]): row for row in rows}
     of_seeds = []
     for name in constructions:

@@ -103,24 +103,13 @@ def _build(
     known = store.keys(recipe)
     if known:
         entries = [replace(e, key=k if k in known else None) for e, k in zip(entries, _keys(reader, text), strict=True)]
-    if not any(entry.key for entry in entries):
-        store.forget(recipe)
-        known = set()
-    about = {
-        "reader": type(reader).__name__,
-        "pipeline": json.loads(text),
-        "class_names": list(reader.class_names),
-        "ignore_index": reader.ignore_index,
-    }
-    before = store.meta("about", {}) if known else {}
-    about |= {key: before[key] for key in ("recipe", "recipe_hash") if key in before}
-    store.begin(recipe, {"about": about}, entries)
     pending = [i for i, entry in enumerate(entries) if entry.key is None]
-    bad = _BadFiles(root / ERRORS, reader.bad_files)
     with (
         tqdm(total=len(entries), initial=len(entries) - len(pending), unit=" images", disable=_silent(progress)) as bar,
         open_workers(workers if len(pending) > 1 else 1, scheduler) as pool,
     ):
+        about = _begin(store, recipe, text, reader, entries)  # not before there is someone to do the work
+        bad = _BadFiles(root / ERRORS, reader.bad_files)
         writer = _Writer(store, recipe, about)
         layout = store.layout(recipe)
         todo = iter(pending)
@@ -141,6 +130,23 @@ def _build(
             writer.flush()
             bad.write()
     store.finish(recipe)
+
+
+def _begin(store: Store, recipe: str, text: str, reader: ImageReader, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Makes the recipe and the images those of the dataset; returns what is noted about it."""
+    about = {
+        "reader": type(reader).__name__,
+        "pipeline": json.loads(text),
+        "class_names": list(reader.class_names),
+        "ignore_index": reader.ignore_index,
+    }
+    if any(entry.key for entry in entries):
+        before = store.meta("about", {})
+        about |= {key: before[key] for key in ("recipe", "recipe_hash") if key in before}
+    else:
+        store.forget(recipe)
+    store.begin(recipe, {"about": about}, entries)
+    return about
 
 
 def _task(reader: ImageReader, transform: Any, recipe: str, layout: str | None, _: int) -> Built | Failed:

@@ -107,6 +107,10 @@ class ImageReader(Dataset):
         """K of the masks; None where there are none or nobody said."""
         return self._num_classes
 
+    def set_num_classes(self, num_classes: int | None) -> None:
+        """Says how many classes the masks have, where the reader did not know."""
+        self._num_classes = num_classes
+
     @abstractmethod
     def read(self, sample: Sample) -> Data:
         """Opens the files of one sample: `Data(image=[C, H, W])`, with `mask`, `instances`, `valid` as there are."""

@@ -141,7 +141,9 @@ def test_many_constructions_are_told_apart(tmp_path: Path, monkeypatch: pytest.M
 
     def look(self: Figure, *_: object, **__: object) -> None:
         points = [line for line in self.axes[0].lines if line.get_marker() not in ("None", "")]
-        looks.extend((line.get_marker(), str(line.get_color()), float(np.asarray(line.get_xdata())[0])) for line in points)
+        looks.extend(
+            (line.get_marker(), str(line.get_color()), float(np.asarray(line.get_xdata())[0])) for line in points
+        )
 
     monkeypatch.setattr(Figure, "savefig", look)
     write_plots(records([f"construction {k}" for k in range(19)], "nodes", "oracle_miou", spread=False), tmp_path)
