@@ -14,7 +14,7 @@ INPUTS := setup.cfg pyproject.toml constraints.txt graphseg/__init__.py
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo      real photographs to graphs: a table, and pictures in $(OUT)/"
+	@echo "make demo      real photographs to graphs: a table, pictures and a report in $(OUT)/"
 	@echo "make test      lint, types and all tests"
 	@echo "make bench     benchmarks against other libraries, into benchmarks/results/ (PEERS=python of fast-slic and OpenCV, DATA=folder of sets)"
 	@echo "make coverage  tests with line and branch coverage"

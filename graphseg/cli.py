@@ -313,8 +313,8 @@ def _compare(options: argparse.Namespace) -> int:
     )
     if not options.quiet:
         _say(format_table(result.records, result.rows, width=shutil.get_terminal_size((120, 24)).columns))
-    for note in result.notes:
-        print(f"note: {note}", file=sys.stderr)
+        for note in result.notes:
+            print(f"note: {note}", file=sys.stderr)
     _say(f"the report: {options.out / 'report.html'}")
     if not result.records:
         return FAILED

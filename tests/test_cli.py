@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -567,7 +569,7 @@ def test_interrupted(tree: Path, tmp_path: Path, says: Says, monkeypatch: pytest
 
 def test_interrupted_by_the_keyboard(tmp_path: Path) -> None:
     """Ctrl-C reaches the command and its workers: one line, and the next build ends it."""
-    tree = write_tree(tmp_path, 30)
+    tree = write_tree(tmp_path, 400)
     words = ["build", str(tree / "images"), str(tmp_path / "out"), "--superpixels", "quickshift"]  # a slow one
     running = subprocess.Popen(
         [sys.executable, "-m", "graphseg", *words, "--workers", "2"],
@@ -578,16 +580,19 @@ def test_interrupted_by_the_keyboard(tmp_path: Path) -> None:
         start_new_session=True,
     )
     deadline = time.monotonic() + 100
-    while not (tmp_path / "out/graphs.sqlite").exists() and time.monotonic() < deadline:
+    while time.monotonic() < deadline:  # until some graphs are kept
+        kept = f"file:{tmp_path / 'out/graphs.sqlite'}?mode=ro"
+        with suppress(sqlite3.Error), closing(sqlite3.connect(kept, uri=True)) as file:
+            if file.execute("SELECT count(*) FROM built").fetchone()[0]:
+                break
         time.sleep(0.05)
-    time.sleep(1.5)
     os.killpg(running.pid, signal.SIGINT)
     said, err = running.communicate(timeout=100)
     # A shell calls both 130. (Python ends by the signal where compiling a kernel was what it interrupted.)
     assert running.returncode in (130, -signal.SIGINT) and said == "", err
     assert err == "graphseg: interrupted; the same command goes on where it stopped\n"
     assert main([*words, "--num-segments", "9"]) == 2
-    assert main(words) == 0 and len(ImageGraphDataset(tmp_path / "out")) == 30
+    assert main(words) == 0 and len(ImageGraphDataset(tmp_path / "out")) == 400
 
 
 # Inspect

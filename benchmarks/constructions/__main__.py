@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--images", type=int, default=60, help="of each set; of bsds500 all 100 of val")
+    parser.add_argument("--no-probe", action="store_true", help="do not train the probe")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--reports", type=Path, default=Path("constructions-output"), help="folder for the reports")
     options = parser.parse_args(argv)
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = compare(
             reader,
             out=out,
-            probing=ProbeOptions(images=count),
+            probing=not options.no_probe and ProbeOptions(images=count),
             workers=options.workers,
             command=f"python -m benchmarks.constructions --data FOLDER_OF_SETS --sets {name} --images {count}",
         )

@@ -50,6 +50,8 @@ COMPARED = ("oracle_miou", "boundary_recall", "explained_variation", "probe_imag
 _PROBE_MEMORY = 2 << 30  # bytes of graphs that a probe keeps; of others it makes some again
 _warm: set[str] = set()  # constructions that have run in this process: the first call compiles, and is not timed
 
+_CORRECTED = "p-values are corrected (Holm) for all pairs of one measure, not for the number of measures."
+
 Construction = Callable[[Data], ImageGraph]
 Row = dict[str, Any]
 
@@ -179,11 +181,9 @@ def compare(
             budget = ProbeOptions() if probing is True else probing
             ids, why_not = _probe_images(reader, rows, budget, seed)
             if why_not:
-                notes.append(f"no probe: {why_not}")
+                notes.append(f"No probe: {why_not}.")
             else:
                 records = _with_probe(pool, reader, chosen, ids, budget, seed, rows, notes, folder, silent)
-        if len(chosen) > 1:
-            notes.append("p-values are corrected (Holm) for all pairs of one measure, not for the number of measures.")
         comparisons = [pair for name in COMPARED if any(name in r for r in rows) for pair in compare_all(rows, name)]
         result = Comparison(records, rows, comparisons, notes)
         if folder is not None:
@@ -529,7 +529,7 @@ def _with_probe(
     for name in constructions:
         result = found.get(name, {})
         if "error" in result:
-            notes.append(f"no probe of {name}: {result['error']}")
+            notes.append(f"No probe of {name}: {result['error']}")
         for row in result.get("rows", ()):
             by_name[name, row["image"]] |= {k: v for k, v in row.items() if k != "image"}
         for measure, values in result.get("scores", {}).items():
@@ -619,7 +619,7 @@ def _write(
         pictures=pictures,
         command=command,
         versions=versions(),
-        notes=result.notes,
+        notes=result.notes + ([_CORRECTED] if result.comparisons else []),
     )
 
 

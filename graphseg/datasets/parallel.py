@@ -134,19 +134,32 @@ def _processes(count: int) -> Iterator[Workers]:
         for old in started:
             old.shutdown(wait=True, cancel_futures=True)
         started[:] = [ProcessPoolExecutor(number, context, _prepare_worker)]
+        with _without_interrupts():  # inherited: Ctrl-C reaches all, and the parent ends its workers
+            ready[:] = [started[0].submit(os.getpid) for _ in range(number)]
         return started[0]
 
-    executor = start(count)
-    # They start, and import, while the first tasks are found.
-    ready = [executor.submit(os.getpid) for _ in range(count)]
+    ready: list[Future[int]] = []
+    executor = start(count)  # they start, and import, while the first tasks are found
     try:
-        yield Workers(executor, count, start, ready)
+        yield Workers(executor, count, start, list(ready))
     finally:
         started[0].shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _prepare_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -131,9 +131,10 @@ class Store:
         self._graphs: GraphDatabase | None = None
         with explained(self.path):
             self.connection = _connect(self.path, readonly)
-            own, version = self._pragma("application_id"), self._pragma("user_version")
-            empty = self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-            if readonly and empty and self.path.stat().st_size == 0:  # a build that has only just begun
+            with self.snapshot():
+                own, version = self._pragma("application_id"), self._pragma("user_version")
+                empty = self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+            if readonly and empty and own == 0:  # a build that has only just begun
                 raise FileNotFoundError(
                     f"got {root} with an empty {FILE}, expected a folder that graphseg build has written"
                 )

@@ -236,7 +236,7 @@ def test_without_labels_their_measures_fall_away(tmp_path: Path) -> None:
     measures = {record["measure"] for record in found.records}
     assert not measures & OF_LABELS
     assert {"seconds", "nodes", "bytes_disk", "explained_variation", "components", "path_length", "reach_3"} <= measures
-    assert found.notes == ["no probe: the images have no labels of classes"]
+    assert found.notes == ["No probe: the images have no labels of classes."]
     assert found.notes[0] in (tmp_path / "out" / "report.html").read_text()
     labelled = compare(given(), {"rag": RAG}, probing=False, ignore_index=IGNORE)
     size = {"bytes_memory", "bytes_disk"}  # labels take room
@@ -283,7 +283,9 @@ def test_the_probe_is_that_of_the_graphs(tree: Path) -> None:
     splits = probe_splits([""] * 4, TINY.folds, 5)
     for name, transform in {"rag": RAG, "knn": KNN}.items():
         assert_probed(found, name, images, by_hand(images, transform, splits, TINY, 5))
-    assert found.notes == []
+    how, floor = found.notes
+    assert how.startswith(f"The probe: {len(splits)}-fold cross-validation over 4 images, {TINY.steps} steps")
+    assert floor.startswith("The most frequent class everywhere would score mIoU ")
     tested = {pair["measure"] for pair in found.comparisons}
     assert "probe_image_miou" in tested
     (pair,) = (pair for pair in found.comparisons if pair["measure"] == "probe_image_miou")
@@ -329,12 +331,13 @@ def test_one_class_is_nothing_to_learn() -> None:
     images = given()
     for data in images:
         data.mask[:] = 0
-    assert compare(images, {"rag": RAG}).notes == ["no probe: got 1 class, expected at least 2"]
+    assert compare(images, {"rag": RAG}).notes == ["No probe: got 1 class, expected at least 2."]
 
 
 def test_a_probe_that_fails_is_noted_and_the_others_go_on(tree: Path) -> None:
     found = compare(read_tree(tree), {"rag": RAG, "no features": without_features, "knn": KNN}, probing=TINY)
-    assert len(found.notes) == 1 and found.notes[0].startswith("no probe of no features: got ")
+    (note,) = (note for note in found.notes if note.startswith("No probe of"))
+    assert note.startswith("No probe of no features: got ")
     probed = {r["construction"] for r in found.records if r["measure"] == "probe_miou"}
     assert probed == {"rag", "knn"}
     alone = compare(read_tree(tree), {"rag": RAG, "knn": KNN}, probing=TINY)
@@ -584,7 +587,7 @@ def test_files_that_do_not_open(kind: str, tree: Path, tmp_path: Path) -> None:
     DAMAGE[kind](tree, "002", np.random.default_rng(0))
     found = compare(read_tree(tree), {"rag": RAG, "knn": KNN}, out=tmp_path / "out", probing=TINY, num_pictures=4)
     if kind == "no mask":
-        (note,) = found.notes
+        note = found.notes[0]
         assert "002.png: got an image without its mask" in note and len(found.rows) == 6
     else:
         errors = [row for row in found.rows if "error" in row]
@@ -633,7 +636,6 @@ REFUSED: dict[str, tuple[Any, Any, Row, type[Exception], str]] = {
         ValueError,
         "num_classes=4, expected 3",
     ),
-    "other ignored": (Flipped(), {"a": never}, {"ignore_index": 4}, ValueError, "got ignore_index=4, expected None"),
     "a transform": (Flipped(transform=RAG), {"a": never}, {}, ValueError, "got a reader with a transform, expected"),
     "no images": ([], {"a": never}, {}, ValueError, "got no images, expected at least one"),
     "tensors": ([torch.zeros(3, 4, 4)], {"a": never}, {}, TypeError, "got Tensor among the images, expected Data"),
