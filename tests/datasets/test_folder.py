@@ -172,7 +172,7 @@ def test_many_channels_of_16_bits(tmp_path):
 def write_place(path, array, x, y, nodata=None):
     """A GeoTIFF of 10 m pixels in UTM zone 33 whose upper left corner is at (x, y)."""
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)
-    tags = [
+    tags: list[tuple] = [
         (33550, 12, 3, (10.0, 10.0, 0.0), True),
         (33922, 12, 6, (0.0, 0.0, 0.0, x, y, 0.0), True),
         (34735, 3, len(keys), keys, True),
@@ -347,7 +347,7 @@ def test_a_reader_of_ones_own(tmp_path):
 
 def test_missing_folders(tmp_path, tree):
     for arguments in (["nowhere"], ["images", "nowhere"], ["images", None, "nowhere"]):
-        paths = [path and tree / path for path in arguments]
+        paths: list = [path and tree / path for path in arguments]
         with pytest.raises(FileNotFoundError, match=r"got .*nowhere, expected a folder that is there"):
             ImageFolder(*paths)
     (tree / "empty").mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -429,6 +430,7 @@ def test_annotators_that_are_missing(tmp_path):
     assert torch.equal(second[0].segments, BSDS500(root)[0].annotations[1])
     (root / "labels" / "a_a0.png").unlink()  # of an annotator that is not asked for
     assert len(BSDS500(root, annotator=1)) == 6 and len(BSDS500(root, annotator=0).bad_files) == 1
+    wrong: Any
     for wrong in (-1, 2, "0"):
         with pytest.raises(ValueError, match=r"got annotator=.*, expected one of 0, 1"):
             BSDS500(root, annotator=wrong)
