@@ -7,82 +7,48 @@ options: a comparison that was interrupted goes on where it stopped, and one wit
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
-import pickle
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any
 
-import numpy as np
 import torch
 from torch_geometric.data import Data
 from tqdm import tqdm
 
 from graphseg._checks import check_positive_int, is_integer
 from graphseg.compare.constructions import default_constructions
+from graphseg.compare.kept import ResultLog, read_results, result_key
 from graphseg.compare.measures import measure_graph
 from graphseg.compare.overlay import overlay_picture, photograph_picture
-from graphseg.compare.probing import probe, probe_splits
+from graphseg.compare.probe_run import ProbeOptions, probe_images, with_probe
 from graphseg.compare.report import PHOTOGRAPH, write_report
 from graphseg.compare.statistics import compare_all, summarize
 from graphseg.compare.table import write_csv, write_json
 from graphseg.data import ImageGraph
 from graphseg.datasets import ImageFolder, ImageReader, Sample, count_classes
-from graphseg.datasets.builder import locked
-from graphseg.datasets.content import content_key, recipe_of
-from graphseg.datasets.packing import Layout
-from graphseg.datasets.parallel import open_workers
+from graphseg.datasets.builder import locked, reason_of
+from graphseg.datasets.content import recipe_of
+from graphseg.datasets.packing import Layout, row_bytes
+from graphseg.datasets.parallel import check_sendable, open_workers
 from graphseg.transforms import ImageAugmentation, ImageTransform
 
-__all__ = ["Comparison", "ProbeOptions", "compare"]
+__all__ = ["Comparison", "compare"]
 
-VERSION = 1  # of the measures: others are measured again
 KEPT = "measures.jsonl"
 COMPARED = ("oracle_miou", "boundary_recall", "explained_variation", "probe_image_miou")
-_PROBE_MEMORY = 2 << 30  # bytes of graphs that a probe keeps; of others it makes some again
 _warm: set[str] = set()  # constructions that have run in this process: the first call compiles, and is not timed
 
 _CORRECTED = "p-values are corrected (Holm) for all pairs of one measure, not for the number of measures."
 
 Construction = Callable[[Data], ImageGraph]
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ProbeOptions:
-    """The probe's budget, the same for every construction; see `graphseg.compare.probing`.
-
-    Args:
-        images: at most so many take part, drawn with the seed.
-        steps: of training.
-        seeds: how many networks.
-        folds: of the cross-validation, where images have no splits.
-        pixels: that a step reads of each image.
-        edges: constructions whose graphs have more on average, both directions counted, are not probed: their training
-            would take hours. The default leaves out the affinity graph of images beyond 300 x 300.
-
-    Raises:
-        ValueError, TypeError: for fewer than two images or folds, or none of the others.
-    """
-
-    images: int = 60
-    steps: int = 200
-    seeds: int = 3
-    folds: int = 3
-    pixels: int = 4096
-    edges: int = 2_000_000
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            check_positive_int(name, value, minimum=2 if name in ("images", "folds") else 1)
 
 
 @dataclass(frozen=True)
@@ -182,11 +148,11 @@ def compare(
         records = summarize(rows)
         if probing:
             budget = ProbeOptions() if probing is True else probing
-            ids, why_not = _probe_images(reader, rows, budget, seed)
+            ids, why_not = probe_images(reader, rows, budget, seed)
             if why_not:
                 notes.append(f"No probe: {why_not}.")
             else:
-                records = _with_probe(pool, reader, chosen, ids, budget, seed, rows, notes, folder, silent)
+                records = with_probe(pool, reader, chosen, ids, budget, seed, rows, notes, folder, silent)
         comparisons = [pair for name in COMPARED if any(name in r for r in rows) for pair in compare_all(rows, name)]
         result = Comparison(records, rows, comparisons, notes)
         if folder is not None:
@@ -272,13 +238,7 @@ def _check_constructions(constructions: Mapping[str, Construction], workers: int
         if isinstance(transform, ImageAugmentation):
             raise TypeError(f"got {type(transform).__name__} for construction {name!r}, expected no random steps")
         if workers > 1:
-            try:
-                pickle.dumps(transform)
-            except (pickle.PicklingError, AttributeError, TypeError) as error:
-                raise TypeError(
-                    f"got construction {name!r}, which cannot be sent to other processes ({error}), expected "
-                    "importable functions instead of lambdas and local ones, or workers=1"
-                ) from error
+            check_sendable(f"construction {name!r}, which", transform)
 
 
 def _with_labels(transform: Construction, K: int | None, ignored: int | None) -> Construction:
@@ -305,15 +265,16 @@ class _Tasks:
         self.constructions = dict(constructions)
         self.path = None if folder is None else folder / KEPT
         self.options = options
-        self.known = {} if self.path is None else dict(_kept(self.path))
+        self.known = dict(read_results(self.path))
 
     def run(self, pool: Any, silent: bool | None) -> list[Row]:
         rows: dict[tuple[int, str], Row] = {}
         pending = []
+        recipes = {name: recipe_of(self.reader, transform) for name, transform in self.constructions.items()}
         for i in range(len(self.reader)):
             one = self.reader.single(i)
             for name, transform in self.constructions.items():
-                key = _key(one, transform, asdict(self.options))
+                key = result_key(one, recipes[name], asdict(self.options))
                 row = self.known.get(key) if key is not None else None
                 if row is None:
                     pending.append((one, name, transform, self.options, i, key))
@@ -322,7 +283,7 @@ class _Tasks:
         total = len(self.reader) * len(self.constructions)
         with (
             tqdm(total=total, initial=len(rows), unit=" graphs", desc="measuring", disable=silent) as bar,
-            _Log(self.path) as log,
+            ResultLog(self.path) as log,
         ):
             for task, found in pool.run(_measure, pending):
                 one, name, _, _, i, key = task
@@ -338,53 +299,6 @@ def _about(one: ImageReader, name: str) -> Row:
     return {"construction": name, "image": sample.source, "split": sample.split}
 
 
-def _key(one: ImageReader, transform: Construction, options: Any) -> str | None:
-    """A hash of what decides over a result; None where the image is not a file."""
-    sample = one.samples[0]
-    if not sample.files:
-        return None
-    try:
-        return content_key(sample, json.dumps([recipe_of(one, transform), options, VERSION], sort_keys=True))
-    except OSError:
-        return None
-
-
-def _kept(path: Path) -> Iterator[tuple[str, Row]]:
-    """What was measured before; a last line that was not written to its end is passed over."""
-    if not path.is_file():
-        return
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        try:
-            found = json.loads(line)
-            yield str(found["key"]), dict(found["row"])
-        except (ValueError, KeyError, TypeError):
-            continue
-
-
-class _Log:
-    """Appends results as they come; nothing where there is no folder."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.file: BinaryIO | None = None
-
-    def __enter__(self) -> Self:
-        if self.path is not None:
-            self.file = self.path.open("ab")
-            if self.file.tell():
-                self.file.write(b"\n")  # the last line may be half of one
-        return self
-
-    def write(self, key: str | None, row: Row) -> None:
-        if self.file is not None and key is not None and "error" not in row:
-            self.file.write(json.dumps({"key": key, "row": row}).encode() + b"\n")
-            self.file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            self.file.close()
-
-
 def _measure(one: ImageReader, name: str, transform: Construction, options: _Options, *_: Any) -> Row:
     """All measures of one construction on one image, or what went wrong."""
     try:
@@ -398,181 +312,13 @@ def _measure(one: ImageReader, name: str, transform: Construction, options: _Opt
         if not isinstance(graph, ImageGraph):
             raise TypeError(f"got {type(graph).__name__} from the construction, expected an ImageGraph")
         layout = Layout.of(graph)
-        stored = sum(getattr(value, "nbytes", 8) for value in layout.pack(graph).values())
+        stored = row_bytes(layout.pack(graph))
         found = measure_graph(
             graph, data, ignore_index=options.ignore_index, num_sources=options.num_sources, seed=options.seed
         )
         return {"seconds": seconds, "bytes_disk": float(stored), **found}
     except Exception as error:
-        return {"error": _reason(error)}
-
-
-def _reason(error: Exception) -> str:
-    own = isinstance(error, ValueError | TypeError | OSError)
-    return str(error) if own and str(error) else f"{type(error).__name__}: {error}"
-
-
-# probe
-
-
-class _Graphs(Sequence[ImageGraph]):
-    """The graphs of one construction, made when they are asked for, and kept while there is room."""
-
-    def __init__(self, reader: ImageReader, transform: Construction) -> None:
-        self.reader = reader
-        self.transform = transform
-        self.kept: dict[int, ImageGraph] = {}
-        self.room = _PROBE_MEMORY
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, index: Any) -> Any:
-        if index in self.kept:
-            return self.kept[index]
-        graph = self.transform(self.reader[index])
-        for key in ("edge_attr", "pixel_x", "annotations"):  # the probe does not read them
-            if key in graph:
-                del graph[key]
-        self.room -= sum(value.nbytes for _, value in graph if torch.is_tensor(value))
-        if self.room > 0:
-            self.kept[index] = graph
-        return graph
-
-
-def _probe_images(
-    reader: ImageReader, rows: Sequence[Row], budget: ProbeOptions, seed: int
-) -> tuple[list[int], str | None]:
-    """The images that take part, or why there is no probe: those on which every construction worked at all."""
-    if reader.num_classes is None:
-        return [], "the images have no labels of classes"
-    if reader.num_classes < 2:
-        return [], f"got {reader.num_classes} class, expected at least 2"
-    all_failed = {row["construction"] for row in rows} - {row["construction"] for row in rows if "error" not in row}
-    failed = {row["image"] for row in rows if "error" in row and row["construction"] not in all_failed}
-    sources = [reader.samples[i].source for i in reader.indices()]
-    labelled = {row["image"] for row in rows if row.get("purity") is not None}
-    ids = [i for i, name in enumerate(sources) if name not in failed and name in labelled]
-    splits = [reader.samples[i].split for i in reader.indices()]
-    held = next((name for name in ("val", "test") if any(splits[i] == name for i in ids)), None)
-    parts = [ids]
-    if held is not None and any(splits[i] == "train" for i in ids):  # as `probe_splits` will use them
-        parts = [[i for i in ids if splits[i] == name] for name in ("train", held)]
-    draw = np.random.default_rng(seed)
-    left = budget.images
-    drawn: list[tuple[int, list[int]]] = []
-    for k, part in sorted(
-        enumerate(parts), key=lambda entry: len(entry[1])
-    ):  # what the smaller leaves goes to the other
-        count = min(len(part), left // (len(parts) - len(drawn)))
-        drawn.append((k, sorted(draw.choice(part, count, replace=False).tolist())))
-        left -= count
-    ids = sorted(i for _, part in drawn for i in part)
-    return (ids, None) if len(ids) >= 2 else (ids, f"got {len(ids)} images with labels and graphs, expected at least 2")
-
-
-def _probe_notes(
-    samples: Sequence[tuple[str, str]], results: Sequence[Row], budget: ProbeOptions, seed: int
-) -> list[str]:
-    """What was trained on and judged, and what no learning at all would have scored."""
-    splits = probe_splits([split for _, split in samples], budget.folds, seed)
-    if len(splits) == 1:
-        how = f"trained on {len(splits[0][0])} images (train) and judged on {len(splits[0][1])}"
-    else:
-        how = f"{len(splits)}-fold cross-validation over {len(samples)} images"
-    notes = [f"The probe: {how}, {budget.steps} steps, {budget.seeds} seeds. What it says holds at this budget."]
-    floors = [result["floor"] for result in results if "floor" in result]
-    if floors:
-        miou, accuracy = floors[0]["probe_miou"], floors[0]["probe_accuracy"]
-        notes.append(f"The most frequent class everywhere would score mIoU {miou:.3f}, accuracy {accuracy:.3f}.")
-    return notes
-
-
-def _with_probe(
-    pool: Any,
-    reader: ImageReader,
-    constructions: Mapping[str, Construction],
-    ids: Sequence[int],
-    budget: ProbeOptions,
-    seed: int,
-    rows: list[Row],
-    notes: list[str],
-    folder: Path | None,
-    silent: bool | None,
-) -> list[Row]:
-    """Adds the probe's scores to rows, and gives the records of all."""
-    part = reader.index_select(list(ids))
-    samples = [(part.samples[i].source, part.samples[i].split) for i in part.indices()]
-    keys = [_key(part.single(i), lambda data: data, None) for i in range(len(part))]
-    path = None if folder is None else folder / "probes.jsonl"
-    known = {} if path is None else dict(_kept(path))
-    worked = {row["construction"] for row in rows if "error" not in row}
-    tasks: list[tuple[Any, ...]] = []
-    found: dict[str, Row] = {}
-    for name, transform in constructions.items():
-        if name not in worked:
-            continue
-        edges = np.mean([row["edges"] for row in rows if row["construction"] == name and "error" not in row])
-        if edges > budget.edges:
-            found[name] = {
-                "error": f"got {edges:,.0f} edges an image, expected at most {budget.edges:,} (ProbeOptions.edges)"
-            }
-            continue
-        labels = [reader.num_classes, reader.ignore_index]
-        spent = {key: value for key, value in asdict(budget).items() if key != "edges"}
-        words = [VERSION, recipe_of(reader, transform), keys, samples, spent, seed, labels]
-        key = None if None in keys else hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
-        if key in known:
-            found[name] = known[key]
-        else:
-            tasks.append((part, name, transform, budget, seed, key))
-    with (
-        tqdm(total=len(tasks) + len(found), initial=len(found), unit=" probes", desc="probing", disable=silent) as bar,
-        _Log(path) as log,
-    ):
-        for task, result in pool.run(_probe, tasks):
-            found[task[1]] = {"error": result} if isinstance(result, str) else result
-            log.write(task[5], found[task[1]])
-            bar.update()
-    notes += _probe_notes(samples, list(found.values()), budget, seed)
-    by_name = {(row["construction"], row["image"]): row for row in rows}
-    of_seeds = []
-    for name in constructions:
-        result = found.get(name, {})
-        if "error" in result:
-            notes.append(f"No probe of {name}: {result['error']}")
-        for row in result.get("rows", ()):
-            by_name[name, row["image"]] |= {k: v for k, v in row.items() if k != "image"}
-        for measure, values in result.get("scores", {}).items():
-            of_seeds += [{"construction": name, "image": f"seed {s}", measure: v} for s, v in enumerate(values)]
-    records = summarize(rows) + summarize(of_seeds)
-    order = {name: k for k, name in enumerate(constructions)}
-    return sorted(records, key=lambda record: order[record["construction"]])
-
-
-def _probe(part: ImageReader, name: str, transform: Construction, budget: ProbeOptions, seed: int, _: Any) -> Row:
-    """The probe's scores: of every seed, and of every held-out image."""
-    try:
-        samples = [part.samples[i] for i in part.indices()]
-        splits = probe_splits([sample.split for sample in samples], budget.folds, seed)
-        result = probe(
-            _Graphs(part, transform),
-            splits,
-            num_classes=int(part.num_classes or 0),
-            ignore_index=part.ignore_index,
-            seeds=[seed + s for s in range(budget.seeds)],
-            steps=budget.steps,
-            pixels=budget.pixels,
-        )
-        rows = [{**row, "image": samples[row["image"]].source} for row in result.rows()]
-        floor = result.floor().scores()
-        return {
-            "rows": rows,
-            "scores": {key: values.tolist() for key, values in result.scores().items()},
-            "floor": {key: float(values[0]) for key, values in floor.items() if key != "probe_epoch_seconds"},
-        }
-    except Exception as error:
-        return {"error": _reason(error)}
+        return {"error": reason_of(error)}
 
 
 # pictures and files

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import pickle
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,8 @@ from tqdm import tqdm
 from graphseg._checks import check_positive_int
 from graphseg.data import ImageGraph
 from graphseg.datasets.content import content_key, file_stamps, recipe_of
-from graphseg.datasets.packing import Layout
-from graphseg.datasets.parallel import open_workers
+from graphseg.datasets.packing import Layout, row_bytes
+from graphseg.datasets.parallel import check_sendable, open_workers
 from graphseg.datasets.reader import BadFile, ImageReader
 from graphseg.datasets.statistics import graph_information
 from graphseg.datasets.store import Entry, Store, StoreError
@@ -181,16 +180,20 @@ def build_graph(reader: ImageReader, transform: Any, recipe: str, layout: str | 
         if file_stamps(sample.files) != stamps:
             raise OSError("it was written while it was read: build again")
         info = graph_information(graph) | {
-            "bytes": sum(len(v) if isinstance(v, str) else getattr(v, "nbytes", 8) for v in row.values()),
+            "bytes": row_bytes(row),
             "seconds": {"read": read - start, "convert": made - read, "pack": packed - made},
         }
         about = {name: graph[name] for name in ("recipe", "recipe_hash") if name in graph}
         return Built(key, form.to_json(), row, json.dumps(info), about)
     except Exception as error:
-        own = isinstance(error, ValueError | TypeError | OSError)
-        reason = str(error) if own else f"{type(error).__name__}: {error}"
         file = _main_file(reader)
-        return Failed(file, reason.removeprefix(f"{file}: ") or type(error).__name__)
+        return Failed(file, reason_of(error).removeprefix(f"{file}: "))
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in words: errors that are meant for users as they are, others with their kind."""
+    own = isinstance(error, ValueError | TypeError | OSError)
+    return (str(error) if own else f"{type(error).__name__}: {error}") or type(error).__name__
 
 
 def _main_file(reader: ImageReader) -> str:
@@ -328,12 +331,6 @@ def _check_transform(reader: ImageReader, transform: Any, workers: int) -> None:
                 "reader has, so that graphs go into one batch"
             )
     if workers > 1:
-        try:
-            pickle.dumps(transform)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(
-                f"got a transform that cannot be sent to other processes ({error}), expected importable functions "
-                "instead of lambdas and local ones, or workers=1"
-            ) from error
+        check_sendable("a transform that", transform)
     if reader.transform is not None:
         raise ValueError("got a reader with a transform, expected it without: graphs are built from images as they are")

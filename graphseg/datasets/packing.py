@@ -20,7 +20,7 @@ from torch import Tensor
 
 from graphseg.data import Hierarchy, ImageGraph
 
-__all__ = ["Layout", "pack_tensor", "unpack_tensor"]
+__all__ = ["Layout", "pack_tensor", "row_bytes", "unpack_tensor"]
 
 _GRAPHS: dict[str, type[ImageGraph]] = {"ImageGraph": ImageGraph, "Hierarchy": Hierarchy}
 _SCALARS: dict[str, type] = {"str": str, "int": int, "float": float}
@@ -149,6 +149,15 @@ class Layout:
                     )
             graph[key] = value
         return graph
+
+
+def row_bytes(row: dict[str, Any]) -> int:
+    """What a row of `Layout.pack` takes in the file, numbers at eight bytes.
+
+    Args:
+        row: by column.
+    """
+    return sum(len(value) if isinstance(value, str) else getattr(value, "nbytes", 8) for value in row.values())
 
 
 def pack_tensor(value: Tensor) -> bytearray:

@@ -6,9 +6,11 @@ their parent does, however it ends.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -18,7 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["open_workers"]
+__all__ = ["check_sendable", "open_workers"]
 
 Result = TypeVar("Result")
 AHEAD = 4  # tasks under way for each worker: enough that none waits, few enough that results do not pile up
@@ -122,6 +124,22 @@ def open_workers(workers: int = 1, scheduler: str | None = None) -> AbstractCont
     return _cluster(scheduler) if scheduler is not None else _processes(workers)
 
 
+def check_sendable(what: str, thing: object) -> None:
+    """Raises TypeError for what cannot be sent to another process.
+
+    Args:
+        what: how the message calls it, "a transform that" say.
+        thing: to be sent.
+    """
+    try:
+        pickle.dumps(thing)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"got {what} cannot be sent to other processes ({error}), expected importable functions "
+            "instead of lambdas and local ones, or workers=1"
+        ) from error
+
+
 @contextmanager
 def _processes(count: int) -> Iterator[Workers]:
     if count == 1:
@@ -170,8 +188,7 @@ def _prepare_worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     import torch
 
-    import graphseg.transforms  # noqa: F401
-
+    importlib.import_module("graphseg.transforms")  # before the first task
     torch.set_num_threads(1)
 
 
