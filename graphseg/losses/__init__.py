@@ -1,5 +1,6 @@
 """The papers' losses: functions first, modules where they hold weights."""
 
+from graphseg.losses._reduction import mean_over
 from graphseg.losses.affinity import affinity_counts, affinity_cross_entropy
 from graphseg.losses.information import joint_counts, mutual_information, mutual_information_loss
 from graphseg.losses.ohem import CDGCLoss, cross_entropy, ohem_cross_entropy
@@ -17,6 +18,7 @@ __all__ = [
     "edge_loss",
     "graph_total_variation",
     "joint_counts",
+    "mean_over",
     "mutual_information",
     "mutual_information_loss",
     "ohem_cross_entropy",

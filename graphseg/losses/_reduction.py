@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Callable
+from functools import reduce as fold
 
 import torch
 from torch import Tensor
@@ -18,6 +19,18 @@ def reduce_loss(total: Tensor, count: Tensor, reduction: str, return_count: bool
     return torch.stack([value, count]) if return_count else value
 
 
+def mean_over(pair: Tensor, reduce: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """`total / count` of a loss with its count, `[2]`, added over processes; 0 where nothing counts.
+
+    Args:
+        pair: what a loss gives for `reduction="sum", return_count=True`.
+        reduce: adds a tensor over processes. Default: there is one process.
+    """
+    total, count = (pair if reduce is None else reduce(pair)).unbind()
+    count = count.detach()
+    return total / count.masked_fill(count == 0, 1)
+
+
 def in_full_precision(x: Tensor) -> Tensor:
     """float16 and bfloat16 as float32, in which every loss adds up at least."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -25,7 +38,7 @@ def in_full_precision(x: Tensor) -> Tensor:
 
 def in_one_precision(*maps: Tensor) -> list[Tensor]:
     """All in the widest of their dtypes, at least float32: products take one dtype only."""
-    dtype = reduce(torch.promote_types, [x.dtype for x in maps], torch.float32)
+    dtype = fold(torch.promote_types, [x.dtype for x in maps], torch.float32)
     return [x.to(dtype) for x in maps]
 
 

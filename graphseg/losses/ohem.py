@@ -10,6 +10,8 @@ those whose class has a probability of at most `threshold`, and never fewer than
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from graphseg._checks import check_integer, check_positive_int, check_same_device, check_shape, check_tensor
-from graphseg.losses._reduction import in_full_precision, reduce_loss
+from graphseg.losses._reduction import in_full_precision, mean_over, reduce_loss
 
 __all__ = ["CDGCLoss", "cross_entropy", "ohem_cross_entropy"]
 
@@ -122,26 +124,33 @@ class CDGCLoss(Module):
         self.threshold, self.min_kept, self.ignore_index = threshold, min_kept, ignore_index
         self.register_buffer("weight", weight)
 
-    def forward(self, coarse: Tensor, refined: Tensor, auxiliary: Tensor | None, target: Tensor) -> Tensor:
+    def forward(
+        self,
+        coarse: Tensor,
+        refined: Tensor,
+        auxiliary: Tensor | None,
+        target: Tensor,
+        reduce: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Returns a scalar.
 
         Args:
             coarse, refined, auxiliary: logits `[P, K]` or `[B, K, *]`; without an auxiliary prediction its term is 0.
             target: integers `[P]` or `[B, *]`.
+            reduce: adds a tensor over processes, whose pixels then share one mean. Default: there is one process.
         """
-        weight, ignore_index = self.weight, self.ignore_index
-        loss_c = cross_entropy(coarse, target, weight=weight, ignore_index=ignore_index)
-        loss_f = ohem_cross_entropy(
-            refined,
-            target,
-            threshold=self.threshold,
-            min_kept=self.min_kept,
-            weight=weight,
-            ignore_index=ignore_index,
-        )
+        known: dict[str, Any] = {
+            "weight": self.weight,
+            "ignore_index": self.ignore_index,
+            "reduction": "sum",
+            "return_count": True,
+        }
+        hard = {"threshold": self.threshold, "min_kept": self.min_kept}
+        loss_c = mean_over(cross_entropy(coarse, target, **known), reduce)
+        loss_f = mean_over(ohem_cross_entropy(refined, target, **hard, **known), reduce)
         loss_a = torch.zeros_like(loss_c)
         if auxiliary is not None:
-            loss_a = cross_entropy(auxiliary, target, weight=weight, ignore_index=ignore_index)
+            loss_a = mean_over(cross_entropy(auxiliary, target, **known), reduce)
         return self.alpha * loss_c + self.beta * loss_f + self.gamma * loss_a  # Eq. (5)
 
     def extra_repr(self) -> str:
