@@ -1,4 +1,4 @@
-"""The parts of SGSeg: superpixel network, graph network and segmentation CNN, and the way from pixels to nodes and back.
+"""The parts of SGSeg: superpixel network, graph network, segmentation CNN, and the way from pixels to nodes and back.
 
 Paper: Eliasof, Ben Zikri, Treister, "Unsupervised Image Semantic Segmentation through Superpixels and Graph Neural
 Networks", Tables 7 to 10.
@@ -25,7 +25,7 @@ from torch.nn.init import xavier_uniform_, zeros_
 from graphseg._checks import check_choice, check_positive_int, check_shape, check_tensor
 from graphseg.models.heads import ConvNormReLU
 from graphseg.models.resnet import scaled_width
-from graphseg.nn import DGCNNBlock, DiffGCNConv, PointNetBlock, RasterResidualBlock
+from graphseg.nn import DGCNNBlock, DiffGCNConv, PointNetBlock, RasterConv2d, RasterResidualBlock
 from graphseg.ops import knn_edges
 
 __all__ = ["SPNN", "SegmentationCNN", "SuperpixelGNN", "SuperpixelMaps", "pool_superpixels", "project_superpixels"]
@@ -244,8 +244,8 @@ def softmax(x: Tensor) -> Tensor:
 
 
 def reset(layer: Module) -> None:
-    """Xavier's initialisation, biases 0. Layers of graphseg.nn have done it themselves."""
-    if type(layer) in (Conv2d, Linear):
+    """Xavier's initialisation, biases 0. The layers of graphseg.nn have done it themselves."""
+    if isinstance(layer, Conv2d | Linear) and not isinstance(layer, RasterConv2d):
         xavier_uniform_(layer.weight)
         if layer.bias is not None:
             zeros_(layer.bias)

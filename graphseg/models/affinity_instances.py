@@ -27,23 +27,23 @@ images and steps need it; a network so trained thinks same and different equally
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn import Conv2d, Module, Parameter
-from torch.nn.functional import interpolate
+from torch import Generator, Tensor
+from torch.nn import Module, Parameter
 
 from graphseg._checks import check_choice, check_positive_int, check_shape, check_tensor
-from graphseg.losses import affinity_counts, affinity_cross_entropy, cross_entropy
-from graphseg.models.heads import ASPP, DeepLabV3PlusHead
-from graphseg.models.resnet import backbone_channels, backbone_maps, make_backbone, scaled_width
+from graphseg.losses import affinity_counts, affinity_cross_entropy, cross_entropy, mean_over
+from graphseg.models.heads import ASPP
+from graphseg.models.resnet import backbone_channels
+from graphseg.models.segmentation import RATES, Reduce, SegmentationNetwork, resize
 from graphseg.nn import AffinityHead, InstanceSegmenter, affinity_targets
 from graphseg.ops import affinity_offsets
 from graphseg.ops.instance_map import Instances
 
-__all__ = ["AffinityBranch", "AffinityInstances", "AffinityOutput"]
+__all__ = ["AffinityInstances", "AffinityOutput"]
 
 STAGES = ((4, 0.97), (16, 0.7), (None, 0.3))  # section 3.4: distances up to, threshold
 
@@ -60,73 +60,24 @@ class AffinityOutput(NamedTuple):
     affinities: Tensor
 
 
-class AffinityBranch(Module):
-    """One branch: backbone, head and a linear map to the channels (Fig. 3). Its logits are smaller than the image.
-
-    Args:
-        classifier: makes a module from the number of channels before it.
-        backbone: a name such as "resnet101", or a module with `out_channels`.
-        head: "deeplabv3" (ASPP on the last map, the paper's) or "deeplabv3plus" (joined with the map of stride 4, for
-            small objects).
-        output_stride: image pixels per pixel of the last map: 8, 16 or 32.
-        width: scales all channels.
-        in_channels: of images.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        classifier: Callable[[int], Module],
-        backbone: str | Module = "resnet101",
-        head: str = "deeplabv3",
-        output_stride: int = 16,
-        width: float = 1.0,
-        in_channels: int = 3,
-    ) -> None:
-        super().__init__()
-        check_choice("head", head, ("deeplabv3", "deeplabv3plus"))
-        self.backbone = make_backbone(backbone, output_stride, width, in_channels)
-        channels, features = backbone_channels(self.backbone), scaled_width(256, width)
-        rates = [rate * 16 // output_stride for rate in (6, 12, 18)]
-        self.head: Module
-        if head == "deeplabv3":
-            self.head = ASPP(channels[-1], features, rates)
-        else:
-            self.head = DeepLabV3PlusHead(channels, features, rates, scaled_width(48, width))
-        self.plus = head == "deeplabv3plus"
-        self.classifier = classifier(features)
-        self.register_buffer("mean", torch.full((in_channels, 1, 1), 0.5), persistent=False)
-        self.register_buffer("std", torch.full((in_channels, 1, 1), 0.25), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Returns logits `[B, *, h, w]`.
-
-        Args:
-            image: `[B, in_channels, H, W]`, in [0, 1].
-        """
-        maps = backbone_maps(self.backbone, (image - self.mean) / self.std)
-        return self.classifier(self.head(maps if self.plus else maps[-1]))
-
-
 class AffinityInstances(Module):
     """A semantic branch, an instance branch, and instances from both by the graph merge.
 
     Args:
         num_classes: M, with the background, class 0.
-        backbone: a name such as "resnet101", or a module with `out_channels`; of the latter the instance branch takes
-            a copy.
+        backbone: as for `SegmentationNetwork`; of a module the instance branch takes a copy.
         semantic: a network that takes the place of the semantic branch: from images in [0, 1] to logits
             `[B, M, *, *]`, or to a tuple whose first entry they are. Smaller logits are resized (bilinear).
         instance: likewise of the instance branch, to logits `[B, K, *, *]`.
-        head: "deeplabv3" or "deeplabv3plus", see `AffinityBranch`.
-        output_stride: image pixels per pixel of the backbones' last maps: 8, 16 or 32.
+        head: "deeplabv3", the paper's; "deeplabv3plus", whose maps of stride 4 show small objects too; or "pspnet".
+        output_stride: of the ResNets: 8, 16 or 32.
         semantic_stride: that of the semantic branch, if it is another.
         instance_stride: that of the instance branch, if it is another.
         distances: of the eight neighbours, K = 8 times as many channels, see `graphseg.ops.affinity_offsets`.
         width: scales all channels.
         in_channels: of images.
+        multi_grid: of the ResNets' last stages.
+        channels: of the features before the channels of either branch, at full width.
         background: of two background pixels: "different" instances (the paper's), the "same", or to "ignore": they
             are not learnt, for what is background the semantic branch knows.
         balance: "none", or "channel": same and different weigh the same in every channel, see
@@ -157,6 +108,8 @@ class AffinityInstances(Module):
         distances: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
         width: float = 1.0,
         in_channels: int = 3,
+        multi_grid: Sequence[int] | None = None,
+        channels: int = 256,
         background: str = "different",
         balance: str = "none",
         calibrate: bool = False,
@@ -170,11 +123,10 @@ class AffinityInstances(Module):
         if calibrate and balance == "none":
             raise ValueError("got calibrate=True with balance='none', expected balance='channel': nothing else to undo")
         distances = sorted(distances)
+        named = {"backbone": backbone, "semantic": semantic, "instance": instance}
         self.options: dict[str, Any] = {
             "num_classes": num_classes,
-            "backbone": backbone,
-            "semantic": semantic,
-            "instance": instance,
+            **{name: _plain(part) for name, part in named.items()},
             "head": head,
             "output_stride": output_stride,
             "semantic_stride": semantic_stride,
@@ -182,6 +134,8 @@ class AffinityInstances(Module):
             "distances": distances,
             "width": width,
             "in_channels": in_channels,
+            "multi_grid": None if multi_grid is None else list(multi_grid),
+            "channels": channels,
             "background": background,
             "balance": balance,
             "calibrate": calibrate,
@@ -193,12 +147,26 @@ class AffinityInstances(Module):
         self.ignore_index, self.ignore_instance = ignore_index, ignore_instance
         self.register_buffer("pair_counts", torch.zeros(2, len(self.offsets), dtype=torch.int64))
 
-        def branch(classifier: Callable[[int], Module], stride: int | None, copied: bool) -> Module:
-            own = copy.deepcopy(backbone) if copied else backbone
-            return AffinityBranch(classifier, own, head, stride or output_stride, width, in_channels)
+        def branch(count: int, stride: int | None, own: str | Module) -> SegmentationNetwork:
+            return affinity_branch(
+                count,
+                backbone=own,
+                head=head,
+                output_stride=stride or output_stride,
+                width=width,
+                in_channels=in_channels,
+                multi_grid=multi_grid,
+                channels=channels,
+            )
 
-        self.semantic = semantic or branch(lambda c: Conv2d(c, num_classes, 1), semantic_stride, False)
-        self.instance = instance or branch(lambda c: AffinityHead(c, self.offsets), instance_stride, semantic is None)
+        if semantic is None:
+            semantic = branch(num_classes, semantic_stride, backbone)
+        self.semantic = semantic
+        if instance is None:
+            own = backbone if isinstance(backbone, str) else copy.deepcopy(backbone)
+            instance = branch(len(self.offsets), instance_stride, own)
+            instance.add_module("classifier", AffinityHead(instance.classifier.in_channels, self.offsets))
+        self.instance = instance
 
     def forward(self, image: Tensor, superpixels: Tensor | None = None) -> AffinityOutput:
         """Runs both branches.
@@ -215,7 +183,7 @@ class AffinityInstances(Module):
         Args:
             image: `[B, in_channels, H, W]`, in [0, 1].
         """
-        return _at_size("semantic", self.semantic(image), image, self.num_classes)
+        return _at_size("the semantic branch's logits", self.semantic(image), image, self.num_classes)
 
     def affinity_logits(self, image: Tensor) -> Tensor:
         """Logits `[B, K, H, W]` of the affinities.
@@ -223,7 +191,7 @@ class AffinityInstances(Module):
         Args:
             image: `[B, in_channels, H, W]`, in [0, 1].
         """
-        logits = _at_size("instance", self.instance(image), image, len(self.offsets))
+        logits = _at_size("the instance branch's logits", self.instance(image), image, len(self.offsets))
         if self.calibrate and not self.training:
             logits = logits + self.log_odds().to(logits.dtype).view(-1, 1, 1)
         return logits
@@ -237,8 +205,8 @@ class AffinityInstances(Module):
         self,
         batch: Mapping[str, Tensor],
         *,
-        reduce: Callable[[Tensor], Tensor] = lambda x: x,
-        generator: torch.Generator | None = None,
+        reduce: Reduce | None = None,
+        generator: Generator | None = None,
     ) -> dict[str, Tensor]:
         """The loss of a batch, and its terms by name.
 
@@ -246,7 +214,7 @@ class AffinityInstances(Module):
             batch: "image" `[B, C, H, W]`; "instances" `[B, H, W]`, 0 the background, and "mask" `[B, H, W]`, classes,
                 or one of them. Without "mask" two classes follow from "instances". Pixels that "mask" ignores have no
                 pairs either.
-            reduce: adds sums over processes.
+            reduce: adds a tensor over processes. Default: there is one.
             generator: not read; nothing is drawn.
 
         Returns:
@@ -268,9 +236,8 @@ class AffinityInstances(Module):
         terms = {}
         if mask is not None:
             logits = self.semantic_logits(image)
-            terms["semantic"] = _mean(
-                cross_entropy(logits, mask, ignore_index=self.ignore_index, reduction="sum", return_count=True), reduce
-            )
+            pair = cross_entropy(logits, mask, ignore_index=self.ignore_index, reduction="sum", return_count=True)
+            terms["semantic"] = mean_over(pair, reduce)
         if instances is not None:
             terms["affinity"] = self._affinity_loss(image, instances, reduce)
         total = torch.stack(list(terms.values())).sum()
@@ -296,17 +263,18 @@ class AffinityInstances(Module):
         """All parameters, in one group."""
         return {"all": list(self.parameters())}
 
-    def _affinity_loss(self, image: Tensor, instances: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+    def _affinity_loss(self, image: Tensor, instances: Tensor, reduce: Reduce | None) -> Tensor:
         target, counts = self._targets(instances), None
-        logits = _at_size("instance", self.instance(image), image, len(self.offsets))
+        logits = _at_size("the instance branch's logits", self.instance(image), image, len(self.offsets))
         if self.balance == "channel":
-            counts = reduce(affinity_counts(target, "channel"))  # [2, K]
+            counts = affinity_counts(target, "channel")  # [2, K]
+            counts = counts if reduce is None else reduce(counts)
             if self.training:
                 self.pair_counts += counts.long()
-        loss = affinity_cross_entropy(
+        pair = affinity_cross_entropy(
             logits, target, balance=self.balance, counts=counts, reduction="sum", return_count=True
         )
-        return _mean(loss, reduce)
+        return mean_over(pair, reduce)
 
     def _targets(self, instances: Tensor) -> Tensor:
         """int8 `[B, K, H, W]`: 1 for the same, 0 for different instances, -100 for pairs that do not count."""
@@ -328,14 +296,23 @@ class AffinityInstances(Module):
         return {"stages": stages, "thresholds": thresholds}
 
 
+def affinity_branch(count: int, *, head: str, output_stride: int, **options: Any) -> SegmentationNetwork:
+    """DeepLabV3 as in Fig. 3, or another network for semantic segmentation, with `count` channels."""
+    network = SegmentationNetwork(
+        count, head=head, output_stride=output_stride, auxiliary=False, dropout=0.0, **options
+    )
+    if head == "deeplabv3":  # a 1 x 1 convolution joins what ASPP has found
+        maps = backbone_channels(network.backbone)
+        network.head.add_module("aspp", ASPP(maps[-1], network.classifier.in_channels, RATES[output_stride]))
+    return network
+
+
 def _at_size(name: str, logits: Tensor | Sequence[Tensor], image: Tensor, channels: int) -> Tensor:
     """A branch's logits in the image's size."""
-    logits = logits if isinstance(logits, Tensor) else logits[0]
-    check_shape(f"the logits of {name}", check_tensor(f"the logits of {name}", logits), (len(image), channels, None, None))
-    size = image.shape[2:]
-    return logits if logits.shape[2:] == size else interpolate(logits, size, mode="bilinear", align_corners=False)
+    logits = check_tensor(name, logits if isinstance(logits, Tensor) else logits[0])
+    check_shape(name, logits, (len(image), channels, None, None))
+    return resize(logits, image.shape[2:])
 
 
-def _mean(loss: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
-    total, count = reduce(loss)
-    return total / count.clamp(min=1)
+def _plain(part: str | Module | None) -> str | None:
+    return type(part).__name__ if isinstance(part, Module) else part

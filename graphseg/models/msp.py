@@ -17,6 +17,7 @@ from torch import Tensor
 from graphseg._checks import check_positive_int
 from graphseg.models.segmentation import SegmentationNetwork
 from graphseg.nn import MultiscaleSuperpixelMean
+from graphseg.nn.superpixel_mean import check_labels
 
 __all__ = ["MSPNet"]
 
@@ -47,4 +48,6 @@ class MSPNet(SegmentationNetwork):
     def refine(self, x: Tensor, image: Tensor, superpixels: Tensor | Sequence[Tensor] | None) -> Tensor:
         if not self.num_superpixels:
             return x
-        return self.superpixel_mean(x, self.scales(image, superpixels))
+        labels = [check_labels(x, scale) for scale in self.scales(image, superpixels)]
+        # The counts asked for do not fall; those of a crop may, and that is no reason to stop a training.
+        return self.superpixel_mean.pass_messages(x, labels)

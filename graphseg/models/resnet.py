@@ -4,9 +4,10 @@ Paper: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition"; dila
 Papandreou, Schroff, Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation" (DeepLabV3), whose
 multi-grid is here too.
 
-Blocks have their stride in the 3 x 3 convolution. Where a stage gives up its stride, its first block keeps the dilation
-of the stage before and the others take twice that, as torchvision does it; with a multi-grid every block of the last
-stage takes the dilation of the stage times its entry, as DeepLabV3 does it.
+Blocks have their stride in the (first) 3 x 3 convolution. Where a stage gives up its stride, this convolution keeps the
+dilation of the stage before and all behind it take twice that, as torchvision does it: where the stride would have left
+pixels, the maps do not change. With a multi-grid every block of the last stage takes the dilation of the stage times
+its entry, as DeepLabV3 does it.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ class BasicBlock(Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int, dilation: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, dilation: int, then: int) -> None:
         super().__init__()
         self.conv1 = _conv(in_channels, channels, 3, stride, dilation)
         self.bn1 = BatchNorm2d(channels)
-        self.conv2 = _conv(channels, channels, 3, 1, dilation)
+        self.conv2 = _conv(channels, channels, 3, 1, then)
         self.bn2 = BatchNorm2d(channels)
         self.downsample = _shortcut(in_channels, channels, stride)
 
@@ -67,8 +68,8 @@ class Bottleneck(Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int, dilation: int) -> None:
-        super().__init__()
+    def __init__(self, in_channels: int, channels: int, stride: int, dilation: int, then: int) -> None:
+        super().__init__()  # `then`, the dilation behind the stride, is for blocks with a second 3 x 3 convolution
         self.conv1 = _conv(in_channels, channels, 1)
         self.bn1 = BatchNorm2d(channels)
         self.conv2 = _conv(channels, channels, 3, stride, dilation)
@@ -126,13 +127,13 @@ class ResNet(Module):
             if step * stride > output_stride:
                 dilation, step = dilation * step, 1
             stride *= step
-            rates = [first if i == 0 else dilation for i in range(count)]
+            rates = [(first if i == 0 else dilation, dilation) for i in range(count)]
             if stage == 3 and multi_grid is not None:
-                rates = [dilation * factor for factor in multi_grid[:count]]
+                rates = [(dilation * factor, dilation * factor) for factor in multi_grid[:count]]
             channels = scaled_width(channels, width)
             blocks = []
             for i, rate in enumerate(rates):
-                blocks.append(block(before, channels, step if i == 0 else 1, rate))
+                blocks.append(block(before, channels, step if i == 0 else 1, *rate))
                 before = channels * block.expansion
             self.add_module(f"layer{stage + 1}", Sequential(*blocks))
             self.out_channels.append(before)
@@ -266,9 +267,7 @@ def load_backbone_weights(backbone: Module, path: str | PathLike[str]) -> None:
         if name not in state and not name.endswith("num_batches_tracked"):
             raise ValueError(f"got {path} without {name}, expected the weights of this backbone")
         if name in state and state[name].shape != value.shape:
-            raise ValueError(
-                f"got shape {list(state[name].shape)} for {name} in {path}, expected {list(value.shape)}"
-            )
+            raise ValueError(f"got shape {list(state[name].shape)} for {name} in {path}, expected {list(value.shape)}")
     if unknown := sorted(state.keys() - own.keys()):
         raise ValueError(f"got {unknown[0]} in {path}, expected the weights of this backbone, which has no such name")
     backbone.load_state_dict(state, strict=False)

@@ -6,26 +6,27 @@ Equations: Eq. (1), Eq. (2) superpixelated image; Eq. (5) graph network; Eq. (7)
 the superpixel network; Eq. (17) total variation, the loss of the graph network; Eq. (18), Eq. (19) mutual information;
 Eq. (20) reconstruction; Eq. (21) loss of the CNN; Eq. (22) loss. The parts, with Eq. (3), (4), (6), are beside this
 file; the terms are in `graphseg.losses`.
-The paper leaves open: the image is standardised by a fixed mean and deviation, so that sigma = 10 is of the order of an
-edge, and losses and nodes see it so; x and y of a node are divided by the image's width and height, and DiffGCN takes
-them in pixels; without a graph network there is no total variation; a loss of a batch is the mean over its pixels.
+The paper leaves open: images are normalised, as in all networks here, so that sigma = 10 is of the order of an edge,
+and losses and nodes see them so; x and y of a node are divided by the image's width and height, and DiffGCN takes them
+in pixels; without a graph network there is no total variation; the loss of a batch is the mean over its images.
 Differs from the paper: the signs of Eq. (19), Eq. (21) and Eq. (22), which as printed would minimise the mutual
 information; a mean in Eq. (20) (`reconstruction_reduction="sum"`: as printed, of each image).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import Module, Parameter
 
-from graphseg._checks import check_choice, check_positive_int, check_shape, check_tensor
+from graphseg._checks import check_choice, check_positive_int
 from graphseg.losses import (
     SPNNLoss,
     joint_counts,
+    mean_over,
     mutual_information,
     reconstruction_loss,
     superpixelate,
@@ -40,13 +41,12 @@ from graphseg.models._sgseg_parts import (
     project_superpixels,
     softmax,
 )
+from graphseg.models.segmentation import Reduce, check_image, normalize_image, register_normalization
 from graphseg.nn import draw_orderings
 
 __all__ = ["SPNN", "SGSeg", "SGSegOutput", "SegmentationCNN", "SuperpixelGNN"]
 
 STAGES = ("spnn", "joint", "segment")
-
-Reduce = Callable[[Tensor], Tensor]
 
 
 class SGSegOutput(NamedTuple):
@@ -77,14 +77,14 @@ class SGSeg(Module):
         alpha, beta, eta, lam, sigma: see `graphseg.losses.SPNNLoss`.
         displacement: of the mutual information, see `graphseg.losses.joint_counts`.
         reconstruction_reduction: "mean" over pixels and channels, or "sum", in the CNN's reconstruction loss.
-        mean, std: by which images in [0, 1] are standardised; a number, or one for each channel.
 
     Attributes:
-        options: the arguments, as plain values.
+        options: the keyword arguments that make this network again, as plain values.
+        num_superpixels: the counts of superpixels that it wants to be given; none, it makes its own.
     """
 
-    mean: Tensor
-    std: Tensor
+    image_mean: Tensor
+    image_std: Tensor
 
     def __init__(
         self,
@@ -106,20 +106,31 @@ class SGSeg(Module):
         sigma: float = 10.0,
         displacement: int = 0,
         reconstruction_reduction: str = "mean",
-        mean: float | Sequence[float] = 0.5,
-        std: float | Sequence[float] = 0.25,
     ) -> None:
         super().__init__()
-        self.options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         check_positive_int("displacement", displacement, minimum=0)
         check_choice("reconstruction_reduction", reconstruction_reduction, ("mean", "sum"))
-        for name, value in (("mean", mean), ("std", std)):
-            values = torch.tensor(value, dtype=torch.float32).reshape(-1)
-            if len(values) not in (1, in_channels):
-                raise ValueError(f"got {len(values)} values for {name}, expected 1 or in_channels={in_channels}")
-            if name == "std" and not bool((values > 0).all()):
-                raise ValueError(f"got std={std}, expected numbers above 0")
-            self.register_buffer(name, values.view(-1, 1, 1), persistent=False)
+        self.options: dict[str, Any] = {
+            "in_channels": in_channels,
+            "num_classes": num_classes,
+            "num_superpixels": num_superpixels,
+            "gnn": gnn,
+            "k": k,
+            "num_blocks": num_blocks,
+            "dynamic": dynamic,
+            "spnn": spnn,
+            "width": width,
+            "turn": turn,
+            "alpha": alpha,
+            "beta": beta,
+            "eta": eta,
+            "lam": lam,
+            "sigma": sigma,
+            "displacement": displacement,
+            "reconstruction_reduction": reconstruction_reduction,
+        }
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.num_superpixels: tuple[int, ...] = ()
         self.displacement, self.reconstruction_reduction = displacement, reconstruction_reduction
         self.spnn_loss = SPNNLoss(alpha, beta, eta, lam=lam, sigma=sigma)
         self.spnn: SPNN | None = None
@@ -132,6 +143,7 @@ class SGSeg(Module):
                 self.gnn = SuperpixelGNN(beside, gnn, k=k, num_blocks=num_blocks, dynamic=dynamic, width=width)
                 beside = self.gnn.out_channels
         self.cnn = SegmentationCNN(in_channels + beside, num_classes, in_channels, width=width, turn=turn)
+        register_normalization(self, in_channels)
 
     def forward(self, image: Tensor, superpixels: Tensor | None = None, ordering: int | None = None) -> SGSegOutput:
         """The segmentation of images.
@@ -147,12 +159,12 @@ class SGSeg(Module):
         Raises:
             TypeError, ValueError: for another dtype or shape than these, or no such ordering.
         """
-        x = self._standardise(image)
+        x = self._normalize(image)
         maps = None if self.spnn is None else self.spnn(x)
         beside, edge_index = self._beside(x, maps)
         ((logits, reconstruction),) = self._segment(x, beside, ordering)
         assignment = None if maps is None else maps.assignment
-        reconstruction = reconstruction * self.std + self.mean
+        reconstruction = reconstruction * self.image_std + self.image_mean
         return SGSegOutput(logits, softmax(logits), reconstruction, assignment, beside, edge_index)  # Eq. (7)
 
     def superpixelated(self, image: Tensor, *, hard: bool = False) -> Tensor:
@@ -167,14 +179,14 @@ class SGSeg(Module):
         """
         if self.spnn is None:
             raise ValueError("got a network with spnn=False, expected one with superpixels")
-        return superpixelate(image, self.spnn(self._standardise(image)).assignment, hard=hard)  # Eq. (1), Eq. (2)
+        return superpixelate(image, self.spnn(self._normalize(image)).assignment, hard=hard)  # Eq. (1), Eq. (2)
 
     def losses(
         self,
         batch: Mapping[str, Tensor],
         *,
         stage: str = "joint",
-        reduce: Reduce = lambda x: x,
+        reduce: Reduce | None = None,
         generator: Generator | None = None,
     ) -> dict[str, Tensor]:
         """The loss of a batch under "loss", and its terms by name, detached.
@@ -187,7 +199,7 @@ class SGSeg(Module):
             batch: "image" as for `forward`; optionally "valid", bool `[B, H, W]`: other pixels are in no loss.
             stage: "spnn" (the superpixel network alone), "joint" (all), or "segment": the superpixel network in
                 evaluation mode and without gradient, the losses of the others.
-            reduce: adds sums over processes, for means over all of them.
+            reduce: adds a tensor over processes. Default: there is one.
             generator: of the two orderings.
 
         Raises:
@@ -196,7 +208,7 @@ class SGSeg(Module):
         check_choice("stage", stage, STAGES)
         if stage == "spnn" and self.spnn is None:
             raise ValueError("got stage='spnn' in a network with spnn=False, expected 'joint' or 'segment'")
-        x, valid = self._standardise(batch["image"]), batch.get("valid")
+        x, valid = self._normalize(batch["image"]), batch.get("valid")
         maps = self._superpixels(x, frozen=stage == "segment")
         terms: dict[str, Tensor] = {}
         loss = x.new_zeros(())
@@ -205,8 +217,9 @@ class SGSeg(Module):
         if stage != "spnn":
             beside, _ = self._beside(x, maps)
             if beside is not None and self.gnn is not None:
-                terms["tv"] = _mean(total_variation(beside, valid=valid, reduction="sum", return_count=True), reduce)
-                loss = loss + terms["tv"]  # Eq. (17)
+                variation = total_variation(beside, valid=valid, reduction="sum", return_count=True)
+                terms["tv"] = mean_over(variation, reduce)  # Eq. (17)
+                loss = loss + terms["tv"]
             loss = loss + self._cnn_loss(x, beside, valid, reduce, generator, terms)  # Eq. (22)
         return {"loss": loss} | {name: value.detach() for name, value in terms.items()}
 
@@ -215,11 +228,9 @@ class SGSeg(Module):
         parts = {"spnn": self.spnn, "gnn": self.gnn, "cnn": self.cnn}
         return {name: list(part.parameters()) for name, part in parts.items() if part is not None}
 
-    def _standardise(self, image: Tensor) -> Tensor:
-        if not check_tensor("image", image).is_floating_point():
-            raise TypeError(f"got dtype {image.dtype} for image, expected a floating-point dtype with values in [0, 1]")
-        check_shape("image", image, (None, self.options["in_channels"], None, None))
-        return (image - self.mean) / self.std
+    def _normalize(self, image: Tensor) -> Tensor:
+        check_image(image, self.in_channels)
+        return normalize_image(self, image)
 
     def _superpixels(self, x: Tensor, frozen: bool) -> SuperpixelMaps | None:
         if self.spnn is None or not frozen:
@@ -238,12 +249,12 @@ class SGSeg(Module):
         if maps is None:
             return None, None
         H, W = x.shape[2:]
-        P, size = maps.assignment, x.new_tensor([W, H])
+        P = maps.assignment
         ys, xs = (torch.arange(length, device=x.device, dtype=P.dtype) for length in (H, W))
         grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy")).unsqueeze(0)  # [1, 2, H, W], (x, y)
         nodes = pool_superpixels(P, grid, x, maps.features)  # [B, N, 2 + C + c]
         pos = nodes[..., :2]
-        nodes = torch.cat([pos / size, nodes[..., 2:]], 2)
+        nodes = torch.cat([pos / pos.new_tensor([W, H]), nodes[..., 2:]], 2)
         edge_index = None
         if self.gnn is not None:
             edge_index = self.gnn.graph(nodes)
@@ -254,15 +265,14 @@ class SGSeg(Module):
         return self.cnn(x if beside is None else torch.cat([x, beside], 1), *orderings)
 
     def _spnn_loss(
-        self, x: Tensor, maps: SuperpixelMaps, valid: Tensor | None, reduce: Reduce, terms: dict[str, Tensor]
+        self, x: Tensor, maps: SuperpixelMaps, valid: Tensor | None, reduce: Reduce | None, terms: dict[str, Tensor]
     ) -> Tensor:
         found = self.spnn_loss.terms(maps.assignment, x, maps.reconstruction, valid=valid)  # [B] each
         count = torch.tensor(len(x), device=x.device) if valid is None else valid.flatten(1).any(1).sum()
-        totals = reduce(torch.stack([*(value.sum() for value in found.values()), count]))  # [5]
-        terms |= dict(zip(found, totals[:-1] / totals[-1].clamp(min=1), strict=True))
-        weights = self.spnn_loss
-        terms["spnn"] = terms["clustering"] + weights.alpha * terms["smoothness"]
-        terms["spnn"] = terms["spnn"] + weights.beta * terms["recon"] + weights.eta * terms["edge"]  # Eq. (8)
+        terms |= {name: mean_over(torch.stack([value.sum(), count]), reduce) for name, value in found.items()}
+        alpha, beta, eta = self.spnn_loss.alpha, self.spnn_loss.beta, self.spnn_loss.eta
+        loss = terms["clustering"] + alpha * terms["smoothness"]
+        terms["spnn"] = loss + beta * terms["recon"] + eta * terms["edge"]  # Eq. (8)
         return terms["spnn"]
 
     def _cnn_loss(
@@ -270,22 +280,16 @@ class SGSeg(Module):
         x: Tensor,
         beside: Tensor | None,
         valid: Tensor | None,
-        reduce: Reduce,
+        reduce: Reduce | None,
         generator: Generator | None,
         terms: dict[str, Tensor],
     ) -> Tensor:
         (first, I1), (second, I2) = self._segment(x, beside, *draw_orderings(2, generator))
         counts = joint_counts(softmax(first), softmax(second), self.displacement, valid=valid)
-        terms["mi"] = -mutual_information(reduce(counts))  # Eq. (18), Eq. (19)
+        terms["mi"] = -mutual_information(counts if reduce is None else reduce(counts))  # Eq. (18), Eq. (19)
         error = reconstruction_loss(x, I1, I2, valid=valid, reduction="sum", return_count=True)
         if self.reconstruction_reduction == "sum":
             error = torch.stack([error[0], error.new_tensor(len(x))])
-        terms["recon_cnn"] = _mean(error, reduce)  # Eq. (20)
+        terms["recon_cnn"] = mean_over(error, reduce)  # Eq. (20)
         terms["cnn"] = terms["mi"] + terms["recon_cnn"]  # Eq. (21)
         return terms["cnn"]
-
-
-def _mean(total_and_count: Tensor, reduce: Reduce) -> Tensor:
-    """Of a sum and a count `[2]`, over all processes; 0 where nothing counted."""
-    total, count = reduce(total_and_count)
-    return total / count.clamp(min=1)

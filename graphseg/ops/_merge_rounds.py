@@ -1,4 +1,8 @@
-"""Agglomerative merge in rounds of tensor operations, on any device: many pairs at a time, with the same result."""
+"""Agglomerative merge in rounds of tensor operations, on any device: many pairs at a time, with the same result.
+
+Paper: Liu et al., "Affinity Derivation and Graph Merge for Instance Segmentation", Algorithm 1.
+Equations: Eq. (3) nodes after a merge; Eq. (4) edges after a merge.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +69,12 @@ def merge_rounds(job: Job, stage: int, before: Merges | None) -> Merges:
             break
         onto = nodes.clone()
         onto[target] = source
-        label = onto[label]
+        label = onto[label]  # Eq. (3): v is known as u
         moved = torch.zeros(num_nodes, dtype=torch.bool, device=nodes.device)
         moved[source] = moved[target] = True
         touched = moved[graph.source] | moved[graph.target]
         changed = _combined(graph.select(touched).relabel(onto), num_nodes, linkage)
-        graph = _concatenated(graph.select(~touched), changed)
+        graph = _concatenated(graph.select(~touched), changed)  # Eq. (4)
     pairs, height, rank = (torch.cat(parts) for parts in zip(*done, strict=True))
     order = rank.argsort()
     order = order[height[order].argsort(descending=True, stable=True)]

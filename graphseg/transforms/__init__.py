@@ -8,6 +8,7 @@ from graphseg.transforms.augment import (
     RandomImageFlip,
     RandomImageScale,
     RandomQuarterTurn,
+    ResizeImage,
 )
 from graphseg.transforms.interop import from_networkx, from_skimage_rag, to_networkx, to_skimage_rag
 from graphseg.transforms.lrgb import ToPascalVOCSP
@@ -28,6 +29,7 @@ __all__ = [
     "RandomImageFlip",
     "RandomImageScale",
     "RandomQuarterTurn",
+    "ResizeImage",
     "ToAffinityGraph",
     "ToHierarchy",
     "ToInstanceGraph",

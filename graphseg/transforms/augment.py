@@ -2,7 +2,7 @@
 
 Each transform takes `Data(image=[C, H, W], ...)` and changes, by one draw, the image and those of these
 maps that are there: `mask`, `valid`, `segments`, `instances` and `boundary`, all `[H, W]`, and
-`annotations`, `[A, H, W]`, whose ids stay as they are. A georeference `geo` holds for the image as it was
+`annotations`, `[A, H, W]`, and `superpixels`, `[S, H, W]`, whose ids stay as they are. A georeference `geo` holds for the image as it was
 read: where the image was flipped, turned, scaled or cut, it becomes "". Other fields stay as they are. The
 input is never changed. The image is uint8, uint16 (any integers where no range is needed) or
 floating-point, and keeps its dtype.
@@ -30,7 +30,7 @@ from torch.utils.data import get_worker_info
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from graphseg._checks import check_positive_int
+from graphseg._checks import check_integer, check_positive_int, check_shape, check_tensor
 from graphseg.ops.rag import relabel
 from graphseg.transforms._base import MAP_FIELDS, NO_ANNOTATION, check_image, check_map
 
@@ -41,8 +41,10 @@ __all__ = [
     "RandomImageFlip",
     "RandomImageScale",
     "RandomQuarterTurn",
+    "ResizeImage",
 ]
 
+SCALES = "superpixels"  # the field of label maps at several scales
 _UNCHANGED = (1.0, 1.0)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -70,7 +72,7 @@ class ImageAugmentation(BaseTransform):
     def forward(self, data: Data) -> Data:
         image = check_image(data)
         for name in _fields(data)[1:]:
-            data[name] = check_map(name, data[name], image)
+            data[name] = check_scales(data[name], image) if name == SCALES else check_map(name, data[name], image)
         # As many numbers in every call, used or not: what one call does never shifts the draws of the next.
         draws = torch.rand(self.num_draws, dtype=torch.float64, generator=self._stream()).tolist()
         return self.apply(data, draws)
@@ -173,25 +175,34 @@ class RandomImageScale(ImageAugmentation):
         factor = self.low + draws[1] * (self.high - self.low)
         H, W = data.image.shape[1:]
         size = max(1, round(H * factor)), max(1, round(W * factor))
-        if draws[0] >= self.p or size == (H, W):
-            return data
-        valid = data.get("valid")
-        _drop_geo(data)
-        for name in _fields(data):
-            if name == "image":
-                data.image = _interpolate(data.image, size, valid)
-            elif name == "boundary":
-                data.boundary = _interpolate(data.boundary.unsqueeze(0), size, valid).squeeze(0)
-            else:
-                data[name] = _nearest(data[name], size)
-        return _relabel_segments(data)
+        return data if draws[0] >= self.p else _scaled(data, size)
+
+
+class ResizeImage(ImageAugmentation):
+    """Scales to one size; nothing is drawn. Image and maps are treated as by `RandomImageScale`.
+
+    Args:
+        size: (height, width) in pixels.
+    """
+
+    num_draws = 0
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__(None)
+        height, width = size
+        check_positive_int("height", height)
+        check_positive_int("width", width)
+        self.size = height, width
+
+    def apply(self, data: Data, draws: list[float]) -> Data:
+        return _scaled(data, self.size)
 
 
 class RandomImageCrop(ImageAugmentation):
     """Cuts out a window at a random place; a smaller image lies at a random place in it, and is padded.
 
     Padding is `pad_value` in the image, `ignore_index` in `mask`, 0 (background) in `instances`, False in
-    `valid`, 0 in `boundary` and -1 in `annotations`. No id of `segments` means "no region", so they are not
+    `valid`, 0 in `boundary`, -1 in `annotations`, and one more superpixel at every scale of `superpixels`. No id of `segments` means "no region", so they are not
     padded but refused. Where segments were cut, they are numbered from 0 again, without gaps.
 
     Args:
@@ -229,7 +240,7 @@ class RandomImageCrop(ImageAugmentation):
         y, x = int(draws[0] * (abs(H - h) + 1)), int(draws[1] * (abs(W - w) + 1))
         source = _span(y, H, h)[0], _span(x, W, w)[0]
         target = _span(y, H, h)[1], _span(x, W, w)[1]
-        padding = {"image": self.pad_value, "mask": self.ignore_index, "annotations": NO_ANNOTATION}
+        padding = {"image": self.pad_value, "mask": self.ignore_index, "annotations": NO_ANNOTATION, SCALES: -1}
         if (h, w) != (H, W):
             _drop_geo(data)
         for name in _fields(data):
@@ -239,7 +250,7 @@ class RandomImageCrop(ImageAugmentation):
                 continue
             out = _full(name, data[name], (h, w), padding.get(name, 0))
             out[..., target[0], target[1]] = part
-            data[name] = out
+            data[name] = out if name != SCALES else out.where(out >= 0, out.amax((1, 2), keepdim=True) + 1)
         return _relabel_segments(data)
 
 
@@ -313,8 +324,32 @@ class ColorJitter(ImageAugmentation):
         return data
 
 
+def _scaled(data: Data, size: tuple[int, int]) -> Data:
+    """`data`, a shallow copy, in another size."""
+    if tuple(data.image.shape[1:]) == size:
+        return data
+    valid = data.get("valid")
+    _drop_geo(data)
+    for name in _fields(data):
+        if name == "image":
+            data.image = _interpolate(data.image, size, valid)
+        elif name == "boundary":
+            data.boundary = _interpolate(data.boundary.unsqueeze(0), size, valid).squeeze(0)
+        else:
+            data[name] = _nearest(data[name], size)
+    return _relabel_segments(data)
+
+
 def _fields(data: Data) -> list[str]:
-    return [name for name in ("image", *MAP_FIELDS) if data.get(name) is not None]
+    return [name for name in ("image", *MAP_FIELDS, SCALES) if data.get(name) is not None]
+
+
+def check_scales(value: object, image: Tensor) -> Tensor:
+    """Returns superpixels of several scales; raises unless they are integers `[S, H, W]` of the image's size."""
+    labels = check_tensor(SCALES, value)
+    check_integer(SCALES, labels)
+    check_shape(SCALES, labels, (None, *image.shape[1:]))
+    return labels
 
 
 def _probability(name: str, value: float) -> float:

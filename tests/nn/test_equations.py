@@ -17,8 +17,7 @@ EQUATIONS = {
     "Unsupervised Image Semantic Segmentation through Superpixels and Graph Neural Networks": {
         *range(1, 4), 6, *range(8, 21),
     },
-    # 3 and 4 are the merge itself.
-    "Affinity Derivation and Graph Merge for Instance Segmentation": {1, 2, 5, 6},
+    "Affinity Derivation and Graph Merge for Instance Segmentation": {*range(1, 7)},
     "Class-wise Dynamic Graph Convolution for Semantic Segmentation": {*range(1, 6)},
 }  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""The papers' trainings, one file each: `RECIPE` with the paper's numbers, `SMALL` for a small machine."""
