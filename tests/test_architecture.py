@@ -343,6 +343,8 @@ def test_root_imports_nothing_of_its_own_eagerly() -> None:
         ("from graphseg import ImageGraph", "graphseg.ops.kernels skimage matplotlib"),
         ("import graphseg.transforms", "graphseg.ops.kernels matplotlib"),
         ("import graphseg.datasets", "graphseg.ops.kernels matplotlib skimage dask"),
+        ("import graphseg.metrics", "graphseg.ops.kernels torchmetrics lightning matplotlib"),
+        ("import graphseg.models", "graphseg.ops.kernels torchmetrics lightning matplotlib skimage"),
         ("import graphseg.compare", "graphseg.ops.kernels matplotlib skimage dask"),
         ("import graphseg.cli", "torch numpy"),
     ],

@@ -79,16 +79,17 @@ def smallest_detectable(std: float, count: int, alpha: float = ALPHA, power: flo
         delta; None for fewer than two pairs.
     """
     from scipy.optimize import brentq
-    from scipy.stats import nct, t
+    from scipy.stats import ncf, t
 
     if count < 2:
         return None
     df, bound = count - 1, float(t.ppf(1 - alpha / 2, count - 1))
 
     def missing(shift: float) -> float:
-        return float(nct.sf(bound, df, shift) + nct.cdf(-bound, df, shift)) - power
+        return float(ncf.sf(bound**2, 1, df, shift**2)) - power  # T^2; scipy's noncentral t has NaN in its far tail
 
-    return brentq(missing, 1e-3, 20 * bound) * std / math.sqrt(count)
+    shift = brentq(missing, 0.1, 2 + 1.5 * bound)  # with one degree of freedom 1.3 of the bound
+    return shift * std / math.sqrt(count)
 
 
 def correct(p_values: Sequence[float | None]) -> list[float | None]:

@@ -95,9 +95,9 @@ def weight_similarity(network: Any, judged: Pictures) -> dict[str, float]:
     """How alike the class weights of classes are that share boundaries (ES-CRF, Fig. 1a).
 
     Args:
-        network: with a `classifier`.
+        network: whose last layer is `refined`, or else `classifier`.
         judged: images whose masks say which classes do.
     """
-    weight = network.classifier.weight.detach().cpu().flatten(1)
+    weight = getattr(network, "refined", network.classifier).weight.detach().cpu().flatten(1)
     adjacency = class_adjacency(judged.masks, len(judged.names), NO_CLASS)
     return {"weight_similarity": float(class_weight_similarity(weight, adjacency).mean)}

@@ -14,12 +14,13 @@ CAMVID = Protocol(
     dataset="camvid",
     task="semantic",
     size=(120, 160),
-    steps=250,
+    steps=200,
     batch=8,
     optimizer="sgd",
-    rates={"all": 0.1},
+    rates={"all": 0.2},
     options={"network": SMALL, "compactness": 10.0},
-    note="The learning rate was chosen for the base alone, on a fifth of the training images held out of training.",
+    note="The learning rate was chosen for the base alone with seed 0, on a fifth of the training images that it did not "
+    "learn from: mIoU 29.5 at 0.05, 31.4 at 0.2, 31.8 at 0.4; 0.2 was taken, as 0.4 gave little more.",
 )
 
 MSP, CRF, CDGC = "MSPNet", "ESCRFNet", "CDGCNet"

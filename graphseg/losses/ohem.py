@@ -145,7 +145,7 @@ class CDGCLoss(Module):
             "reduction": "sum",
             "return_count": True,
         }
-        hard = {"threshold": self.threshold, "min_kept": self.min_kept}
+        hard: dict[str, Any] = {"threshold": self.threshold, "min_kept": self.min_kept}
         loss_c = mean_over(cross_entropy(coarse, target, **known), reduce)
         loss_f = mean_over(ohem_cross_entropy(refined, target, **hard, **known), reduce)
         loss_a = torch.zeros_like(loss_c)

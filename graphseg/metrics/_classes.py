@@ -86,7 +86,7 @@ def _check_range(name: str, classes: Tensor, count: int, other: str = "") -> Non
 def _pad(flat: Tensor, sizes: Sequence[tuple[int, int]], images: Sequence[int], height: int, width: int) -> Tensor:
     """`[b, height, width]`: the maps of some images."""
     if list(images) == list(range(len(sizes))) and len(set(sizes)) == 1:
-        return flat.view(-1, height, width)
+        return flat.view(len(sizes), height, width)
     maps = flat.split([H * W for H, W in sizes])
     return torch.stack(
         [pad(maps[b].view(sizes[b]), (0, width - sizes[b][1], 0, height - sizes[b][0]), value=OUTSIDE) for b in images]

@@ -27,6 +27,7 @@ images and steps need it; a network so trained thinks same and different equally
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -84,12 +85,14 @@ class AffinityInstances(Module):
             `affinity_cross_entropy`.
         calibrate: with "channel", in eval mode: add the log odds of same to different in training to each channel, so
             that affinities are probabilities again. They are counted in the buffer `pair_counts`.
+        merge: options of `segment`, in place of its defaults: plain values.
         ignore_index: of `mask`: pixels without a label.
         ignore_instance: of `instances`: pixels of which no instance is known.
 
     Attributes:
         offsets: K pairs (dy, dx), of the channels.
-        options: the arguments by name.
+        options: the keyword arguments that make this network again, as plain values.
+        num_superpixels: none; networks of other papers want some.
     """
 
     pair_counts: Tensor
@@ -113,6 +116,7 @@ class AffinityInstances(Module):
         background: str = "different",
         balance: str = "none",
         calibrate: bool = False,
+        merge: Mapping[str, Any] | None = None,
         ignore_index: int = 255,
         ignore_instance: int = -1,
     ) -> None:
@@ -122,6 +126,9 @@ class AffinityInstances(Module):
         check_choice("balance", balance, ("none", "channel"))
         if calibrate and balance == "none":
             raise ValueError("got calibrate=True with balance='none', expected balance='channel': nothing else to undo")
+        for name, part in (("semantic", semantic), ("instance", instance)):
+            if part is not None and not isinstance(part, Module):
+                raise TypeError(f"got {type(part).__name__} for {name}, expected a Module")
         distances = sorted(distances)
         named = {"backbone": backbone, "semantic": semantic, "instance": instance}
         self.options: dict[str, Any] = {
@@ -139,12 +146,14 @@ class AffinityInstances(Module):
             "background": background,
             "balance": balance,
             "calibrate": calibrate,
+            "merge": json.loads(json.dumps(dict(merge or {}))),
             "ignore_index": ignore_index,
             "ignore_instance": ignore_instance,
         }
         self.num_classes, self.distances, self.offsets = num_classes, distances, affinity_offsets(distances)
         self.background, self.balance, self.calibrate = background, balance, calibrate
         self.ignore_index, self.ignore_instance = ignore_index, ignore_instance
+        self.num_superpixels: tuple[int, ...] = ()
         self.register_buffer("pair_counts", torch.zeros(2, len(self.offsets), dtype=torch.int64))
 
         def branch(count: int, stride: int | None, own: str | Module) -> SegmentationNetwork:
@@ -167,6 +176,7 @@ class AffinityInstances(Module):
             instance = branch(len(self.offsets), instance_stride, own)
             instance.add_module("classifier", AffinityHead(instance.classifier.in_channels, self.offsets))
         self.instance = instance
+        self._segmenter()  # refuses options that it does not know
 
     def forward(self, image: Tensor, superpixels: Tensor | None = None) -> AffinityOutput:
         """Runs both branches.
@@ -248,16 +258,15 @@ class AffinityInstances(Module):
 
         Args:
             image: `[B, in_channels, H, W]`, in [0, 1].
-            options: of `graphseg.nn.InstanceSegmenter`. Distances up to 4, up to 16 and above join the merge in
-                stages with the paper's thresholds 0.97, 0.7 and 0.3, unless `stages` and `thresholds` are given.
+            options: of `graphseg.nn.InstanceSegmenter`, before those of `merge`. Where neither says `stages` and
+                `thresholds`, distances up to 4, up to 16 and above join in stages with the paper's 0.97, 0.7 and 0.3.
 
         Raises:
             ValueError: in training mode, or for options that do not fit.
         """
         if self.training:
             raise ValueError("got a network in training mode, expected one in eval mode: call eval()")
-        networks = self.semantic_logits, self.affinity_logits
-        return InstanceSegmenter(*networks, self.offsets, **self._stages() | options)(image)
+        return self._segmenter(**options)(image)
 
     def parameter_groups(self) -> dict[str, list[Parameter]]:
         """All parameters, in one group."""
@@ -284,6 +293,10 @@ class AffinityInstances(Module):
             other = affinity_targets(instances, self.offsets, background=None, ignore_index=self.ignore_instance)
             target = target.masked_fill(target != other, -100)
         return target
+
+    def _segmenter(self, **options: Any) -> InstanceSegmenter:
+        networks = self.semantic_logits, self.affinity_logits
+        return InstanceSegmenter(*networks, self.offsets, **self._stages() | self.options["merge"] | options)
 
     def _stages(self) -> dict[str, Any]:
         stages, thresholds, below = [], [], 0

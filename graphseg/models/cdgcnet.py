@@ -16,15 +16,21 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import Conv2d, Identity
-from torch.nn.init import normal_, zeros_
+from torch.nn import Conv2d, Identity, Module
 
 from graphseg._checks import check_choice
 from graphseg.losses import CDGCLoss
 from graphseg.models.es_crf import pixel_rows
 from graphseg.models.heads import ASPP, ConvNormReLU
 from graphseg.models.resnet import backbone_channels, scaled_width
-from graphseg.models.segmentation import RATES, Reduce, Segmentation, SegmentationNetwork, resize
+from graphseg.models.segmentation import (
+    RATES,
+    Reduce,
+    Segmentation,
+    SegmentationNetwork,
+    reset_classifier,
+    resize,
+)
 from graphseg.nn import ClassWiseGraphConv
 from graphseg.nn.superpixel_mean import resize_labels
 
@@ -33,19 +39,17 @@ __all__ = ["CDGCNet"]
 GRAPHS = ("dynamic", "similarity", "plain", "none")
 
 
-class ContextHead(ASPP):
+class ContextHead(Module):
     """ASPP, or nothing, and a 3 x 3 convolution to C channels."""
 
     def __init__(self, in_channels: int, channels: int, out_channels: int, rates: Sequence[int], aspp: bool) -> None:
-        super().__init__(in_channels, channels, rates)
-        if not aspp:
-            self.branches = self.pooling = self.fuse = Identity()
-        self.aspp = aspp
+        super().__init__()
+        self.aspp = ASPP(in_channels, channels, rates) if aspp else Identity()
         self.reduce = ConvNormReLU(channels if aspp else in_channels, out_channels, 3)
         self.out_channels = out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.reduce(super().forward(x) if self.aspp else x)
+        return self.reduce(self.aspp(x))
 
 
 class CDGCNet(SegmentationNetwork):
@@ -112,8 +116,7 @@ class CDGCNet(SegmentationNetwork):
             self.refined = Conv2d(2 * C if fusion == "concat" else C, num_classes, 1)
             layers.append(self.refined)
         for layer in layers:
-            normal_(layer.weight, std=0.01)
-            zeros_(layer.bias)
+            reset_classifier(layer)
         self.loss = CDGCLoss(
             gamma=self.auxiliary_weight, threshold=threshold, min_kept=min_kept, ignore_index=self.ignore_index
         )

@@ -21,7 +21,7 @@ from torch.nn.init import zeros_
 from graphseg._checks import check_choice, check_positive_int
 from graphseg.models.segmentation import SegmentationNetwork, resize
 from graphseg.nn import EmbeddedSuperpixelCRF, MeanFieldCRF
-from graphseg.nn.superpixel_mean import resize_labels
+from graphseg.nn.superpixel_mean import check_labels, resize_labels
 from graphseg.ops import affinity_offsets, offset_edges
 
 __all__ = ["ESCRFNet", "NonLocalBlock"]
@@ -45,8 +45,9 @@ class NonLocalBlock(Module):
         check_positive_int("channels", channels)
         inner = max(1, channels // 2)
         self.theta, self.phi, self.g = (Conv2d(channels, inner, 1) for _ in range(3))
-        self.out = Sequential(Conv2d(inner, channels, 1), BatchNorm2d(channels))
-        zeros_(self.out[1].weight)  # the block starts as the identity
+        norm = BatchNorm2d(channels)
+        zeros_(norm.weight)  # the block starts as the identity
+        self.out = Sequential(Conv2d(inner, channels, 1), norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns `[B, D, h, w]`.
@@ -125,7 +126,8 @@ class ESCRFNet(SegmentationNetwork):
         assignment = None
         if self.num_superpixels:
             (labels,) = self.scales(image, superpixels)
-            assignment = resize_labels(labels.long(), h, w).flatten()  # numbered in each image; `batch` parts them
+            # Numbered in each image; `batch` parts them.
+            assignment = resize_labels(check_labels(x, labels), h, w).flatten()
         pos, batch = pixel_positions(B, h, w, x.device)
         edge_index = None if self.graph == "all" else window_edges(B, h, w, self.window, x.device)
         refined = self.crf(pixel_rows(x), pixel_rows(small), pos, edge_index, assignment, batch)

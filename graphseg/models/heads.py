@@ -90,7 +90,9 @@ class DeepLabV3Head(Module):
 
     num_maps = 1
 
-    def __init__(self, in_channels: Sequence[int], out_channels: int = 512, rates: Sequence[int] = (12, 24, 36)) -> None:
+    def __init__(
+        self, in_channels: Sequence[int], out_channels: int = 512, rates: Sequence[int] = (12, 24, 36)
+    ) -> None:
         super().__init__()
         self.out_channels = out_channels
         self.aspp = ASPP(in_channels[-1], out_channels, rates, fuse_size=3)
@@ -152,7 +154,9 @@ class PSPHead(Module):
 
     num_maps = 1
 
-    def __init__(self, in_channels: Sequence[int], out_channels: int = 512, grids: Sequence[int] = (1, 2, 3, 6)) -> None:
+    def __init__(
+        self, in_channels: Sequence[int], out_channels: int = 512, grids: Sequence[int] = (1, 2, 3, 6)
+    ) -> None:
         super().__init__()
         self.out_channels = out_channels
         self.grids = ModuleList(
@@ -181,9 +185,7 @@ class AuxiliaryHead(Sequential):
     """
 
     def __init__(self, in_channels: int, num_classes: int, channels: int = 256, dropout: float = 0.1) -> None:
-        super().__init__(
-            ConvNormReLU(in_channels, channels, 3), Dropout2d(dropout), Conv2d(channels, num_classes, 1)
-        )
+        super().__init__(ConvNormReLU(in_channels, channels, 3), Dropout2d(dropout), Conv2d(channels, num_classes, 1))
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:

@@ -22,6 +22,13 @@ from graphseg.nn.superpixel_mean import check_labels
 __all__ = ["MSPNet"]
 
 
+class SuperpixelCascade(MultiscaleSuperpixelMean):
+    """The layer where counts may fall: those asked for do not, but those of a crop may, and training goes on."""
+
+    def forward(self, x: Tensor, assignments: Sequence[Tensor]) -> Tensor:
+        return self.pass_messages(x, [check_labels(x, scale) for scale in assignments])
+
+
 class MSPNet(SegmentationNetwork):
     """A segmentation network with superpixel means before its classifier: one scale is SSP, several are MSP.
 
@@ -43,11 +50,9 @@ class MSPNet(SegmentationNetwork):
             raise ValueError(f"got num_superpixels={tuple(num_superpixels)}, expected counts that do not fall")
         self.num_superpixels = tuple(num_superpixels)
         self.options |= {"num_superpixels": list(num_superpixels), "alpha": alpha}
-        self.superpixel_mean = MultiscaleSuperpixelMean(alpha)
+        self.superpixel_mean = SuperpixelCascade(alpha)
 
     def refine(self, x: Tensor, image: Tensor, superpixels: Tensor | Sequence[Tensor] | None) -> Tensor:
         if not self.num_superpixels:
             return x
-        labels = [check_labels(x, scale) for scale in self.scales(image, superpixels)]
-        # The counts asked for do not fall; those of a crop may, and that is no reason to stop a training.
-        return self.superpixel_mean.pass_messages(x, labels)
+        return self.superpixel_mean(x, self.scales(image, superpixels))

@@ -156,8 +156,8 @@ class ResNet(Module):
         check_shape("image", check_tensor("image", image), (None, self.in_channels, None, None))
         x = self.maxpool(self.bn1(self.conv1(image)).relu())
         maps = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for stage in range(1, 5):
+            x = self.get_submodule(f"layer{stage}")(x)
             maps.append(x)
         return maps
 

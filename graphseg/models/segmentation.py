@@ -27,7 +27,7 @@ __all__ = ["Reduce", "Segmentation", "SegmentationNetwork", "normalize_image"]
 
 Reduce = Callable[[Tensor], Tensor]
 
-HEADS = {"deeplabv3plus": DeepLabV3PlusHead, "deeplabv3": DeepLabV3Head, "pspnet": PSPHead}
+HEADS: dict[str, Any] = {"deeplabv3plus": DeepLabV3PlusHead, "deeplabv3": DeepLabV3Head, "pspnet": PSPHead}
 RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # of ASPP, by output stride
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's images
 
@@ -117,8 +117,7 @@ class SegmentationNetwork(Module):
         self.auxiliary: Module | None = None
         if auxiliary:
             self.auxiliary = AuxiliaryHead(maps[-2], num_classes, scaled_width(256, width), dropout)
-        normal_(self.classifier.weight, std=0.01)
-        zeros_(self.classifier.bias)
+        reset_classifier(self.classifier)
         register_normalization(self, in_channels)
 
     def feature_channels(self, size: int) -> int:
@@ -249,6 +248,13 @@ class SegmentationNetwork(Module):
         return {"all": list(self.parameters())}
 
 
+def reset_classifier(layer: Conv2d) -> None:
+    """Small weights and no bias, so that a classifier starts undecided."""
+    normal_(layer.weight, std=0.01)
+    if layer.bias is not None:
+        zeros_(layer.bias)
+
+
 def superpixel_scales(
     image: Tensor, superpixels: Tensor | Sequence[Tensor] | None, counts: Sequence[int]
 ) -> list[Tensor]:
@@ -295,4 +301,6 @@ def check_image(image: Tensor, in_channels: int) -> None:
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """`[B, K, h, w]` in another size, bilinearly."""
-    return x if tuple(x.shape[-2:]) == tuple(size) else interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+    return (
+        x if tuple(x.shape[-2:]) == tuple(size) else interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+    )

@@ -4,8 +4,8 @@ Paper: Eliasof, Ben Zikri, Treister, "Unsupervised Image Semantic Segmentation t
 Networks".
 Equations: Eq. (1), Eq. (2) superpixelated image; Eq. (5) graph network; Eq. (7) class probabilities; Eq. (8) loss of
 the superpixel network; Eq. (17) total variation, the loss of the graph network; Eq. (18), Eq. (19) mutual information;
-Eq. (20) reconstruction; Eq. (21) loss of the CNN; Eq. (22) loss. The parts, with Eq. (3), (4), (6), are beside this
-file; the terms are in `graphseg.losses`.
+Eq. (20) reconstruction; Eq. (21) loss of the CNN; Eq. (22) loss. The parts and their equations are beside this file,
+the terms of the losses in `graphseg.losses`.
 The paper leaves open: images are normalised, as in all networks here, so that sigma = 10 is of the order of an edge,
 and losses and nodes see them so; x and y of a node are divided by the image's width and height, and DiffGCN takes them
 in pixels; without a graph network there is no total variation; the loss of a batch is the mean over its images.

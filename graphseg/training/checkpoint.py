@@ -77,7 +77,9 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
         raise
     except Exception as error:  # torch raises errors of many kinds for what is not its own
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"got {path}, expected a checkpoint: it is cut off, or another kind of file ({first})") from error
+        raise ValueError(
+            f"got {path}, expected a checkpoint: it is cut off, or another kind of file ({first})"
+        ) from error
     if not isinstance(content, dict) or not isinstance(content.get(KEY), dict) or "state_dict" not in content:
         raise ValueError(f"got {path}, expected a checkpoint of graphseg; this file was written by something else")
     if content[KEY].get("version") != VERSION:

@@ -1,6 +1,6 @@
 """Images of a reader as batches for training and for judging: augmented, cut to one size, stacked.
 
-    reader --resize, cached superpixels, augmentation--> Data --stack_images--> {"image", "mask", "instances", ...}
+reader --resize, cached superpixels, augmentation--> Data --stack_images--> {"image", "mask", "instances", ...}
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def stack_images(
     """
     sizes = {tuple(data.image.shape) for data in items}
     if len(sizes) > 1:
-        raise ValueError(f"got images of shapes {sorted(sizes)} in one batch, expected one shape: give the recipe a crop")
+        raise ValueError(
+            f"got images of shapes {sorted(sizes)} in one batch, expected one shape: give the recipe a crop"
+        )
     batch: dict[str, Any] = {"image": torch.stack([image_in_unit_range(data.image) for data in items])}
     for name in ("mask", "instances"):
         if items[0].get(name) is not None:
@@ -221,7 +223,7 @@ class TrainingData(lightning.LightningDataModule):
         return DataLoader(
             AugmentedImages(self.val, None, self.resize),
             batch_size=1,
-            sampler=range(rank, len(self.val), world),  # type: ignore[arg-type]
+            sampler=range(rank, len(self.val), world),
             num_workers=self.num_workers,
             collate_fn=Stack(self.val.ignore_index, self.recipe.class_map),
             multiprocessing_context="spawn" if self.num_workers else None,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, ModuleDict
 from torch.nn.functional import one_hot
 from tqdm import tqdm
 
@@ -62,7 +62,7 @@ class Judge(Module):
         else:
             metrics["classes"] = SemanticMetric(num_classes, IGNORE)
             metrics["boundary"] = BoundaryMetric(num_classes, boundary_radius, IGNORE)
-        self.metrics = torch.nn.ModuleDict(metrics)
+        self.metrics = ModuleDict(metrics)
 
     @torch.no_grad()
     def update(self, network: Module, batch: Mapping[str, Any]) -> None:
@@ -81,7 +81,9 @@ class Judge(Module):
                 pairs = zip(batch["instances"], batch["mask"], strict=True)
                 classes["target_classes"] = [instance_classes(i, m, self.num_classes) for i, m in pairs]
             labels, scores = [one.labels for one in found], [one.scores for one in found]
-            self.metrics["instances"].update(labels, list(batch["instances"]), scores=scores, **classes)
+            self.metrics["instances"].update(  # type: ignore[operator]
+                labels, list(batch["instances"]), scores=scores, **classes
+            )
             return
         prediction = self.predict(network, image, batch.get("superpixels"))
         for metric in self.metrics.values():

@@ -32,8 +32,7 @@ class Recipe:
         options: its keyword arguments; `num_classes` and `in_channels` come from the data where they are missing.
         dataset: the set that the paper trains on, a name as in `graphseg train --dataset`.
         dataset_options: of its reader.
-        class_map: the class that each class of the masks becomes, 255 for none; (): they stay. Unsupervised trainings are
-            judged by them.
+        class_map: the class that each class of the masks becomes, 255 for none; (): they stay.
         resize: (height, width) of all images before anything else, or None.
         crop: (height, width) of the window cut out of an image in training, or None: images have one size already.
         scale: smallest and largest factor by which an image is scaled before it is cut, or None.
@@ -114,7 +113,9 @@ class Recipe:
         if not self.class_map or num_classes is None:
             return num_classes
         if len(self.class_map) != num_classes:
-            raise ValueError(f"got a class_map of {len(self.class_map)} classes, expected {num_classes} as in the masks")
+            raise ValueError(
+                f"got a class_map of {len(self.class_map)} classes, expected {num_classes} as in the masks"
+            )
         return 1 + max(c for c in self.class_map if c != 255)
 
     def values(self) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from graphseg.models import load_backbone_weights
 from graphseg.training.checkpoint import KEY, make_network, read_checkpoint, save_network, write_checkpoint
 from graphseg.training.data import TrainingData
 from graphseg.training.evaluation import make_judge
-from graphseg.training.validation_pictures import ValidationPictures
 from graphseg.training.recipe import Recipe
 from graphseg.training.sampling import mixed_seed
 from graphseg.training.task import TrainingTask
+from graphseg.training.validation_pictures import ValidationPictures
 
 __all__ = ["network_of", "train"]
 
@@ -146,7 +146,9 @@ def train(
         num_superpixels=network.num_superpixels,  # type: ignore[arg-type]
         num_workers=num_workers,
     )
-    options: dict[str, Any] = {"devices": 1, **(trainer or {})}
+    options: dict[str, Any] = {"devices": 1, "num_nodes": 1, **(trainer or {})}
+    several = options["devices"] != 1 or options["num_nodes"] != 1
+    options.setdefault("sync_batchnorm", several and torch.cuda.is_available())  # there is none on CPUs
     # Validation at the end too: where the interval is longer than the training.
     interval = min(val_every or recipe.max_steps, recipe.max_steps)
     runner = lightning.Trainer(
@@ -164,7 +166,7 @@ def train(
         enable_progress_bar=progress,
         enable_model_summary=False,
         log_every_n_steps=min(50, recipe.max_steps),
-        **{"sync_batchnorm": options["devices"] != 1, **options},
+        **options,
     )
     runner.fit(task, datamodule=data, ckpt_path=start, weights_only=True)
     network = task.network.cpu().eval()

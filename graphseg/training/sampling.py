@@ -1,8 +1,8 @@
 """Which images a step sees and how they are changed: functions of the seed and the step, and of nothing else.
 
-The images of a training stand in one endless row: all of them in a random order, then all in another, and so on. Step t
-takes the next `batch_size` of the row; what is drawn for one is drawn from the seed and its place in the row. A training
-that goes on at step t sees what it would have seen, whatever process loads it.
+The images of a training stand in one endless row: all of them in a random order, then all in another, and so on. Step
+t takes the next `batch_size` of the row; what is drawn for one is drawn from the seed and its place in the row. A
+training that goes on at step t sees what it would have seen, whatever process loads it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class StepSampler(Sampler[list[Place]]):
         share, step, row, order = self.batch_size // self.world_size, self.first_step, -1, torch.empty(0)
         while True:
             batch: list[Place] = []
-            for place in range(step * self.batch_size + self.rank * share, step * self.batch_size + (self.rank + 1) * share):
+            for place in range(
+                step * self.batch_size + self.rank * share, step * self.batch_size + (self.rank + 1) * share
+            ):
                 if place // self.images != row:
                     row = place // self.images
                     generator = torch.Generator().manual_seed(mixed_seed(self.seed, 0, row))

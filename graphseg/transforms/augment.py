@@ -1,10 +1,10 @@
 """Augmentation of an image and everything aligned with it, before it becomes a graph.
 
 Each transform takes `Data(image=[C, H, W], ...)` and changes, by one draw, the image and those of these
-maps that are there: `mask`, `valid`, `segments`, `instances` and `boundary`, all `[H, W]`, and
-`annotations`, `[A, H, W]`, and `superpixels`, `[S, H, W]`, whose ids stay as they are. A georeference `geo` holds for the image as it was
-read: where the image was flipped, turned, scaled or cut, it becomes "". Other fields stay as they are. The
-input is never changed. The image is uint8, uint16 (any integers where no range is needed) or
+maps that are there: `mask`, `valid`, `segments`, `instances` and `boundary`, all `[H, W]`, `annotations`,
+`[A, H, W]`, and `superpixels`, `[S, H, W]`, whose ids stay as they are. A georeference `geo` holds for the
+image as it was read: where the image was flipped, turned, scaled or cut, it becomes "". Other fields stay as
+they are. The input is never changed. The image is uint8, uint16 (any integers where no range is needed) or
 floating-point, and keeps its dtype.
 
 Random numbers: with `seed=None` they come from torch's global generator, which a `DataLoader` seeds anew
@@ -202,8 +202,9 @@ class RandomImageCrop(ImageAugmentation):
     """Cuts out a window at a random place; a smaller image lies at a random place in it, and is padded.
 
     Padding is `pad_value` in the image, `ignore_index` in `mask`, 0 (background) in `instances`, False in
-    `valid`, 0 in `boundary`, -1 in `annotations`, and one more superpixel at every scale of `superpixels`. No id of `segments` means "no region", so they are not
-    padded but refused. Where segments were cut, they are numbered from 0 again, without gaps.
+    `valid`, 0 in `boundary`, -1 in `annotations`, and one more superpixel at every scale of `superpixels`. No id
+    of `segments` means "no region", so they are not padded but refused. Where segments were cut, they are
+    numbered from 0 again, without gaps.
 
     Args:
         size: height and width of the window, or one number for both.

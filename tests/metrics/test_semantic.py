@@ -59,6 +59,10 @@ def as_reference(images, rows, columns, ignore=VOID):
     return np.sum([reference.confusion(p, t, rows, columns, ignore) for p, t in images], 0).tolist()
 
 
+def count(pair, *options, **more):
+    return confusion_matrix(*pair, *options, **more)
+
+
 def check_figures(matrix, table):
     for name, expected in reference.figures(table).items():
         got = FIGURES[name](matrix)
@@ -75,24 +79,24 @@ def check_similarity(out, expected):
 
 
 @settings(max_examples=50)
-@given(
-    seed=st.integers(0, 10**6), count=st.integers(1, 3), rows=st.integers(1, 5), columns=st.integers(1, 5)
-)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 3), rows=st.integers(1, 5), columns=st.integers(1, 5))
 def test_matrices_and_figures_are_the_loop(seed, count, rows, columns):
     source = noise(seed)
     images = [image(source, rows, columns) for _ in range(count)]
     table = as_reference(images, rows, columns)
     lists = [[as_tensor(pair[side]) for pair in images] for side in (0, 1)]
-    matrix = confusion_matrix(*lists, rows, num_predicted=columns)
+    matrix = count(lists, rows, num_predicted=columns)
     assert matrix.dtype == torch.int64
     assert matrix.tolist() == table
     if rows == columns:
-        assert torch.equal(confusion_matrix(*lists, rows), matrix)
+        assert torch.equal(count(lists, rows), matrix)
         check_figures(matrix, table)
 
 
 @settings(max_examples=60)
-@given(seed=st.integers(0, 10**6), rows=st.integers(1, 5), columns=st.integers(1, 5), top=st.sampled_from([0, 1, 3, 99]))
+@given(
+    seed=st.integers(0, 10**6), rows=st.integers(1, 5), columns=st.integers(1, 5), top=st.sampled_from([0, 1, 3, 99])
+)
 def test_matches_are_the_best_of_all_and_the_first_of_these(seed, rows, columns, top):
     table = noise(seed).integers(0, top + 1, (rows, columns))
     out = hungarian_accuracy(as_tensor(table))
@@ -121,7 +125,7 @@ def test_devices_give_the_loop(device):
     images = [image(source, 4, 4, largest=20) for _ in range(3)]
     table = as_reference(images, 4, 4)
     lists = [[as_tensor(pair[side], device) for pair in images] for side in (0, 1)]
-    matrix = confusion_matrix(*lists, 4)
+    matrix = count(lists, 4)
     assert matrix.device.type == device.type
     assert matrix.tolist() == table
     check_figures(matrix, table)
@@ -161,8 +165,8 @@ def test_figures_by_hand():
 
 def test_nothing_is_nan():
     nothing = torch.full((2, 3), VOID)
-    for maps in ([nothing, nothing], [[], []], [nothing[:0], nothing[:0]]):
-        matrix = confusion_matrix(*maps, 3)
+    for maps in ((nothing, nothing), ([], []), (nothing[:0], nothing[:0])):
+        matrix = count(maps, 3)
         assert matrix.tolist() == [[0] * 3] * 3
         for figure in FIGURES.values():
             assert figure(matrix).isnan().all()
@@ -195,11 +199,11 @@ def test_batches_and_lists_add_up_bit_for_bit():
     source = noise()
     target, prediction = (as_tensor(source.integers(0, 5, (4, 6, 7))) for _ in range(2))
     whole = confusion_matrix(prediction, target, 5)
-    assert torch.equal(whole, sum(confusion_matrix(p, t, 5) for p, t in zip(prediction, target, strict=True)))
+    assert torch.equal(whole, torch.stack(list(map(confusion_matrix, prediction, target, [5] * 4))).sum(0))
     assert torch.equal(whole, confusion_matrix(list(prediction), list(target), 5))
     assert torch.equal(whole, confusion_matrix(prediction.to(torch.uint8), target.to(torch.int32), 5))
     edges = class_adjacency(target, 5)
-    assert torch.equal(edges, sum(class_adjacency(t, 5) for t in target))
+    assert torch.equal(edges, torch.stack([class_adjacency(t, 5) for t in target]).sum(0))
     cut = [target[0, :3], target[0, 3:], *target[1:]]
     assert int(edges.sum() - class_adjacency(cut, 5).sum()) == 2 * int((target[0, 2] != target[0, 3]).sum())
 
@@ -216,7 +220,7 @@ def test_names_of_clusters_do_not_matter():
     assert found.accuracy == renamed.accuracy
     assert torch.equal(found.assignment, renamed.assignment[as_tensor(names)])
     matched = found.assignment[as_tensor(clusters)]
-    assert float(found.accuracy) == float((matched == as_tensor(target)).double().mean())
+    assert float(found.accuracy) == int((matched == as_tensor(target)).sum()) / target.size
     assert sorted(found.assignment.tolist()) == [-1, -1, -1, 0, 1, 2, 3, 4, 5]
 
 
@@ -244,7 +248,7 @@ def test_street_scenes(shared_data):
     images = [(np.roll(target, 2, 1) % 11, target) for target in pairs]
     lists = [[as_tensor(pair[side]) for pair in images] for side in (0, 1)]
     table = as_reference(images, 11, 11, 11)
-    matrix = confusion_matrix(*lists, 11, 11)
+    matrix = count(lists, 11, 11)
     assert matrix.tolist() == table
     check_figures(matrix, table)
     adjacency = class_adjacency(lists[1], 11, 11)
@@ -263,7 +267,11 @@ def test_street_scenes(shared_data):
         ({"prediction": torch.full((2, 2), -1)}, ValueError, "got class -1 in prediction, expected 0 to 2"),
         ({"target": torch.full((2, 2), 3)}, ValueError, "got class 3 in target, expected 0 to 2 or ignore_index=255"),
         ({"target": torch.full((2, 2), -1)}, ValueError, "got class -1 in target"),
-        ({"target": torch.full((2, 2), 255), "ignore_index": None}, ValueError, "got class 255 in target, expected 0 to 2$"),
+        (
+            {"target": torch.full((2, 2), 255), "ignore_index": None},
+            ValueError,
+            "got class 255 in target, expected 0 to 2$",
+        ),
         ({"num_classes": 0}, ValueError, "got num_classes=0"),
         ({"num_predicted": 0}, ValueError, "got num_predicted=0"),
         ({"ignore_index": HALF}, TypeError, "got float for ignore_index"),
@@ -280,11 +288,11 @@ def test_matrices_refuse(change, error, message):
 
 
 def test_others_refuse():
-    with pytest.raises(TypeError, match="got dtype torch.float32 for target"):
+    with pytest.raises(TypeError, match=r"got dtype torch\.float32 for "):
         class_adjacency(torch.zeros(2, 2), 3)
     with pytest.raises(ValueError, match=r"got shape \[2, 3\] for matrix, expected \[2, 2\]"):
         mean_iou(torch.zeros(2, 3, dtype=torch.int64))
-    with pytest.raises(TypeError, match="got dtype torch.float32 for matrix"):
+    with pytest.raises(TypeError, match=r"got dtype torch\.float32 for "):
         pixel_accuracy(torch.zeros(2, 2))
     with pytest.raises(ValueError, match="got -1 in matrix, expected counts from 0"):
         hungarian_accuracy(torch.tensor([[-1]]))
@@ -293,7 +301,7 @@ def test_others_refuse():
         class_weight_similarity(torch.ones(3, 4), counts)
     with pytest.raises(ValueError, match="not symmetric"):
         class_weight_similarity(torch.ones(2, 4), torch.tensor([[0, 1], [2, 0]]))
-    with pytest.raises(TypeError, match="got dtype torch.int64 for weight"):
+    with pytest.raises(TypeError, match=r"got dtype torch\.int64 for "):
         class_weight_similarity(counts, counts)
     with pytest.raises(ValueError, match=r"got shape \[2\] for weight"):
         class_weight_similarity(torch.ones(2), counts)

@@ -44,7 +44,7 @@ class Channels(nn.Module):
 def reader(num_classes=2, distances=(1, 2), **options):
     """Both branches read the image's channels, the classes' first."""
     K = 8 * len(distances)
-    parts = {"semantic": Channels(0, num_classes), "instance": Channels(num_classes, K)}
+    parts: dict[str, Any] = {"semantic": Channels(0, num_classes), "instance": Channels(num_classes, K)}
     return AffinityInstances(num_classes, distances=distances, **parts, **options)
 
 
@@ -107,9 +107,9 @@ def test_only_the_papers_head_joins_its_branches_by_one_pixel():
 def test_a_backbone_serves_one_branch_and_its_copy_the_other():
     backbone = resnet18(output_stride=16, width=0.125)
     network = AffinityInstances(2, backbone=backbone, width=0.125, distances=(1,))
-    mine, other = network.semantic.backbone, network.instance.backbone
-    assert mine is backbone and other is not backbone
-    for a, b in zip(mine.parameters(), other.parameters(), strict=True):
+    semantic, instance = network.semantic.get_submodule("backbone"), network.instance.get_submodule("backbone")
+    assert semantic is backbone and instance is not backbone
+    for a, b in zip(semantic.parameters(), instance.parameters(), strict=True):
         assert a is not b and torch.equal(a, b)
 
 
@@ -124,7 +124,13 @@ def test_any_two_networks_can_be_the_branches():
     assert network.offsets == reference.neighbourhood((2,))
 
 
-@pytest.mark.parametrize("options", [{}, {"head": "deeplabv3plus", "balance": "channel", "calibrate": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"head": "deeplabv3plus", "balance": "channel", "calibrate": True, "merge": {"stages": [(1, 2, 4), (8,)]}},
+    ],
+)
 def test_options_and_state_make_the_network_again(options):
     network = tiny(**options)
     network.losses({"image": torch.rand(2, 3, 40, 40), "instances": torch.randint(0, 3, (2, 40, 40))})
@@ -169,7 +175,8 @@ def test_images_of_any_size_and_channels(size, channels):
 def loop_losses(image, instances, mask, classes, distances, background, balance):
     """Semantic and affinity loss, pixel by pixel and pair by pair."""
     offsets = reference.neighbourhood(distances)
-    semantic, pairs = [], [([], []) for _ in offsets]
+    semantic: list[float] = []
+    pairs: list[tuple[list[float], list[float]]] = [([], []) for _ in offsets]
     for x, ids, labels in zip(image.tolist(), instances.tolist(), mask.tolist(), strict=True):
         H, W = len(ids), len(ids[0])
         for i in range(H):
@@ -331,6 +338,7 @@ def test_calibrated_affinities_are_frequencies(background):
         network.losses(batch)["affinity"]
     whole = reader(balance="channel", background=background)
     whole.losses({"image": logits, "instances": instances, "mask": mask})["loss"].backward()
+    assert logits.grad is not None
     gradient = logits.grad[:, 2:].sum((0, 2, 3))
     assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
 
@@ -449,8 +457,12 @@ def test_segment_is_the_merge_of_the_networks_maps():
         assert torch.equal(found.labels, same.labels) and torch.equal(found.scores, same.scores)
     chosen: dict[str, Any] = {"stages": [DISTANCES], "thresholds": [0.5], "linkage": "counted", "roi_size": 60}
     segmenter = InstanceSegmenter(network.semantic_logits, network.affinity_logits, network.offsets, **chosen)
-    for found, same in zip(network.segment(image, **chosen), segmenter(image), strict=True):
+    given = tiny(3, head="deeplabv3plus", balance="channel", calibrate=True, merge=chosen | {"roi_size": 20})
+    given.load_state_dict(network.state_dict())
+    results = network.segment(image, **chosen), given.eval().segment(image, roi_size=60), segmenter(image)
+    for found, by_default, same in zip(*results, strict=True):
         assert torch.equal(found.labels, same.labels) and torch.equal(found.scores, same.scores)
+        assert torch.equal(by_default.labels, same.labels) and torch.equal(by_default.scores, same.scores)
 
 
 @pytest.mark.parametrize(
@@ -513,6 +525,9 @@ def test_nuclei_are_learnt(shared_data):
         ({"distances": (1, 1)}, ValueError, "twice"),
         ({"background": "foreground"}, ValueError, "background='foreground'"),
         ({"balance": "all"}, ValueError, "balance='all'"),
+        ({"semantic": "resnet18"}, TypeError, "got str for semantic, expected a Module"),
+        ({"merge": {"windows": 2}}, TypeError, "windows"),
+        ({"merge": {"thresholds": [0.5]}}, ValueError, "1 thresholds, expected one for each of 2 stages"),
         ({"calibrate": True}, ValueError, "calibrate=True with balance='none'"),
     ],
 )

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from skimage import data
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -21,18 +20,22 @@ from graphseg.models import (
     SegmentationNetwork,
 )
 from graphseg.models.segmentation import superpixel_scales
+from tests.models.small_networks import (
+    EXACT,
+    SMALL,
+    area_means,
+    check_batch_is_singles,
+    check_two_processes,
+    enlarged,
+    frozen_norms,
+    photographs,
+    segments,
+    trained,
+)
 from tests.reference.losses import cross_entropies
-from tests.reference.resnet import unit_state
 
 HEADS = {"deeplabv3": DeepLabV3Head, "deeplabv3plus": DeepLabV3PlusHead, "pspnet": PSPHead}
 CHANNELS = [6, 8, 10, 12]
-EXACT = {"rtol": 1e-9, "atol": 1e-10}
-
-
-def trained(module, seed=0):
-    """The module in evaluation mode and float64, with weights and statistics that a trained one could have."""
-    module.load_state_dict(unit_state(module.state_dict(), torch.Generator().manual_seed(seed)))
-    return module.double().eval()
 
 
 def some_maps(sizes=((15, 19), (8, 10), (8, 10), (8, 10)), batch=2):
@@ -41,12 +44,6 @@ def some_maps(sizes=((15, 19), (8, 10), (8, 10), (8, 10)), batch=2):
         torch.randn(batch, c, *size, generator=generator, dtype=torch.float64)
         for c, size in zip(CHANNELS, sizes, strict=True)
     ]
-
-
-def photographs(height=45, width=61):
-    pictures = [data.coffee()[100:, 200:], data.chelsea()[40:, 80:]]
-    crops = [torch.from_numpy(picture[:height, :width].copy()) for picture in pictures]
-    return torch.stack(crops).permute(0, 3, 1, 2).float() / 255
 
 
 def block(state, name, x, dilation=1, groups=1):
@@ -61,18 +58,6 @@ def block(state, name, x, dilation=1, groups=1):
 
 def separable(state, name, x, dilation=1):
     return block(state, f"{name}.1", block(state, f"{name}.0", x, dilation, x.shape[1]))
-
-
-def enlarged(x, size):
-    """Bilinear resizing, half-pixel centres, as loops over the two axes."""
-    for dim, new in ((2, size[0]), (3, size[1])):
-        old = x.shape[dim]
-        at = ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new - 0.5).clamp(0, old - 1)
-        low = at.floor().long()
-        high = (low + 1).clamp(max=old - 1)
-        share = (at - low).view([-1 if d == dim else 1 for d in range(4)])
-        x = x.index_select(dim, low) * (1 - share) + x.index_select(dim, high) * share
-    return x
 
 
 def aspp(state, x, rates, separably=False, name=""):
@@ -113,16 +98,10 @@ def test_pspnet_by_plain_calls():
     module = trained(PSPHead(CHANNELS, 5, (1, 2, 3, 6)))
     maps, state = some_maps(), module.state_dict()
     x = maps[-1]  # [B, 12, 8, 10]
-    H, W = x.shape[2:]
     found = [x]
     for number, cells in enumerate((1, 2, 3, 6)):
-        grid = x.new_zeros(*x.shape[:2], cells, cells)
-        for i in range(cells):
-            for j in range(cells):
-                rows = slice(i * H // cells, -(-(i + 1) * H // cells))
-                columns = slice(j * W // cells, -(-(j + 1) * W // cells))
-                grid[:, :, i, j] = x[:, :, rows, columns].mean((2, 3))
-        found.append(enlarged(block(state, f"grids.{number}.1", grid), (H, W)))
+        means = block(state, f"grids.{number}.1", area_means(x, (cells, cells)))
+        found.append(enlarged(means, x.shape[2:]))
     assert_close(module(maps), block(state, "fuse", torch.cat(found, 1)), **EXACT)
 
 
@@ -198,7 +177,7 @@ def test_heads_of_one_map_read_the_last(name):
 
 
 def small_network(**options):
-    return SegmentationNetwork(4, **{"backbone": "resnet18", "width": 0.125, "dropout": 0.0, **options})
+    return SegmentationNetwork(4, **{**SMALL, **options})
 
 
 class Pyramid(nn.Module):
@@ -240,10 +219,14 @@ def test_features_at_an_eighth_and_a_quarter_of_the_image():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_images_of_a_batch_do_not_meet(head):
-    network = trained(small_network(head=head))
-    images = photographs().double()
-    whole = network(images).logits
-    assert_close(whole, torch.cat([network(image[None]).logits for image in images]), **EXACT)
+    check_batch_is_singles(trained(small_network(head=head)))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_two_processes_have_the_gradients_of_one(head):
+    images = photographs(24, 32, count=3)
+    network = frozen_norms(trained(small_network(head=head)))
+    check_two_processes(network, {"image": images.double(), "mask": segments(images)})
 
 
 @pytest.mark.parametrize("head", ["deeplabv3", "pspnet"])

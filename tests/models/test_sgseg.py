@@ -25,8 +25,8 @@ EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
 BACKBONES = ["diff_gcn", "dgcnn", "pointnet", None]
 
 
-def network(in_channels=3, num_classes=3, num_superpixels=6, *args, **options) -> SGSeg:
-    """A small network in float64 and evaluation mode, with random norms and biases."""
+def network(in_channels=3, num_classes=3, num_superpixels=6, *args, **options) -> Any:
+    """A small `SGSeg` in float64 and evaluation mode, with random norms and biases."""
     module = SGSeg(in_channels, num_classes, num_superpixels, *args, **({"width": 1 / 16, "k": 3} | options))
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if name.endswith(("running_mean", "bias")):
@@ -44,7 +44,7 @@ def state_of(module: Module) -> dict[str, np.ndarray]:
     return {name: tensor.cpu().numpy() for name, tensor in module.state_dict().items()}
 
 
-def photographs(size: int = 32) -> torch.Tensor:
+def photographs(size: int = 24) -> torch.Tensor:
     """Four crops of one photograph, [4, 3, size, size]."""
     picture = torch.from_numpy(data.astronaut()[::2, ::2].copy()).movedim(2, 0).float() / 255
     return torch.stack([picture[:, y : y + size, x : x + size] for y, x in ((0, 80), (30, 100), (100, 50), (150, 150))])
@@ -95,7 +95,7 @@ def test_spnn_is_table_7(channels):
 
 
 def test_the_dilated_convolutions_of_table_7():
-    module = SPNN(3, 5)
+    module: Any = SPNN(3, 5)
     found = [(conv.kernel_size, conv.dilation, conv.groups) for conv in module.dilated]
     assert found == [((3, 3), (rate, rate), 512) for rate in (1, 2, 4)]
 
@@ -417,8 +417,8 @@ def seeded(seed: int) -> torch.Generator:
 def test_two_orderings_are_drawn_from_the_generator():
     module = network()
     batch = {"image": images(2, 3, 8, 8)}
-    values = [module.losses(batch, generator=seeded(seed))["loss"].item() for seed in (0, 0, 1, 2)]
-    assert values[0] == values[1] and len(set(values)) == 3
+    values = [module.losses(batch, generator=seeded(seed))["loss"].item() for seed in (0, 0, *range(1, 8))]
+    assert values[0] == values[1] and len(set(values)) > 3  # of 28 pairs
     alone = network(spnn=False)
     first, second = draw_orderings(2, seeded(0))
     assert first != second
@@ -517,27 +517,25 @@ def test_nothing_valid_is_no_loss():
     assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
 
 
-def test_training_lowers_every_loss_on_a_photograph():
-    torch.manual_seed(0)
-    module = SGSeg(3, 3, 16, k=5, width=0.125)
+def test_training_lowers_every_loss_on_photographs():
+    """The superpixel network alone, all together, and the others on frozen superpixels."""
+    module = SGSeg(3, 3, 12, k=5, width=1 / 16)
     batch = {"image": photographs()}
     generator = seeded(0)
-    history: dict[str, list[dict[str, float]]] = {}
-    for stage, steps in (("spnn", 25), ("joint", 30), ("segment", 10)):
-        optimizer = torch.optim.Adam([{"params": group} for group in module.parameter_groups().values()], lr=2e-3)
-        history[stage] = []
+    history: dict[str, list[float]] = {}
+    for stage, steps in (("spnn", 15), ("joint", 30), ("segment", 20)):
+        optimizer = torch.optim.Adam([{"params": group} for group in module.parameter_groups().values()], lr=4e-3)
         for _ in range(steps):
             optimizer.zero_grad()
             found = module.losses(batch, stage=stage, generator=generator)
             found["loss"].backward()
             optimizer.step()
-            history[stage].append({name: value.item() for name, value in found.items()})
-    for stage, steps_seen in history.items():
-        for name in steps_seen[0]:
-            begin, end = (np.mean([step[name] for step in part]) for part in (steps_seen[:3], steps_seen[-3:]))
-            assert end < begin, (stage, name)
-    found_classes = module.eval()(batch["image"]).logits.argmax(1)
-    assert found_classes.unique().numel() > 1
+            for name, value in found.items():
+                history.setdefault(f"loss of {stage}" if name == "loss" else name, []).append(value.item())
+    assert len(history) == 12
+    for name, values in history.items():
+        assert np.mean(values[-3:]) < np.mean(values[:3]), name
+    assert module.eval()(batch["image"]).logits.argmax(1).unique().numel() > 1
 
 
 # The network as a thing
@@ -609,7 +607,7 @@ def test_wrong_input_is_refused_by_name():
         SuperpixelGNN(3, "gat")
     for name, value in (("num_superpixels", 1), ("num_classes", 0), ("k", 0), ("num_blocks", 0), ("displacement", -1)):
         with pytest.raises(ValueError, match=f"got {name}={value}, expected at least"):
-            SGSeg(**({"in_channels": 3, "num_classes": 2, "width": 1 / 16} | {name: value}))
+            network(**{name: value})
     with pytest.raises(ValueError, match="got reconstruction_reduction='max'"):
         SGSeg(3, 2, reconstruction_reduction="max", width=1 / 16)
     with pytest.raises(ValueError, match="got width=0, expected a number above 0"):

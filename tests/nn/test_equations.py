@@ -13,10 +13,7 @@ EQUATIONS = {
     "MSP: Refine Boundary Segmentation via Multiscale Superpixel": {*range(1, 8)},
     # 9 to 15 are an argument about gradients, which tests/nn/test_superpixel_crf.py follows.
     "ES-CRF: Embedded Superpixel CRF for Semantic Segmentation": {*range(1, 9)},
-    # 4, 5, 7, 21 and 22 say which network or loss follows which.
-    "Unsupervised Image Semantic Segmentation through Superpixels and Graph Neural Networks": {
-        *range(1, 4), 6, *range(8, 21),
-    },
+    "Unsupervised Image Semantic Segmentation through Superpixels and Graph Neural Networks": {*range(1, 23)},
     "Affinity Derivation and Graph Merge for Instance Segmentation": {*range(1, 7)},
     "Class-wise Dynamic Graph Convolution for Semantic Segmentation": {*range(1, 6)},
 }  # fmt: skip

@@ -15,7 +15,7 @@ def spnn(state, image, num_superpixels):
     x = image
     for i in range(4):
         x = convolve_norm_relu(x, state, f"spnn.encoder.{i}")
-    maps = []
+    maps: list[np.ndarray] = []
     for i, rate in enumerate((1, 2, 4)):
         weight, bias = state[f"spnn.dilated.{i}.weight"], state[f"spnn.dilated.{i}.bias"]
         maps += [convolve(x[c : c + 1], weight[c : c + 1], bias[c : c + 1], rate) for c in range(len(x))]
@@ -43,7 +43,7 @@ def gnn(state, nodes, size, k, block, dynamic=False):
     edges = nearest(nodes, k)
     first = set(edges)
     h = linear_norm_relu(nodes, state, "gnn.lift")
-    found = []
+    found: list[np.ndarray] = []
     for i in range(4):
         weight, bias = state[f"gnn.blocks.{i}.lin.weight"], state[f"gnn.blocks.{i}.lin.bias"]
         if dynamic and found:
