@@ -730,12 +730,12 @@ def test_help_teaches(says: Says) -> None:
 
 
 def test_examples_of_the_help_parse(says: Says) -> None:
-    from graphseg.cli import _parser
+    from graphseg.cli.command import make_parser
 
     lines = [line.strip() for command in COMMANDS for line in says(command, "--help")[1].splitlines()]
     examples = [line for line in lines if line.startswith("graphseg ")]
     assert len(examples) >= 9
-    graphs = {_parser().parse_args(line.replace('"', "").split()[1:]).graph for line in examples if " build " in line}
+    graphs = {make_parser().parse_args(line.replace('"', "").split()[1:]).graph for line in examples if " build " in line}
     assert graphs == {"grid", "rag", "knn", "affinity", "hierarchy"}
 
 

@@ -42,14 +42,15 @@ class Pictures(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def read_pictures(root: Path, dataset: str, split: str, size: tuple[int, int]) -> Pictures:
+def read_pictures(root: Path, dataset: str, split: str, size: tuple[int, int], tiles: int = 1) -> Pictures:
     """One part of a set, resized: images by area, masks by the nearest pixel.
 
     Args:
         root: folder of the sets.
         dataset: its folder.
         split: "train", "val", "test_dev"; or "fit" and "held_out", two parts of train.
-        size: (height, width).
+        size: (height, width), of a tile if images are cut.
+        tiles: along each side, into which images are cut.
     """
     reader = READERS[dataset](root / dataset)
     assert isinstance(reader, ImageReader)
@@ -58,6 +59,7 @@ def read_pictures(root: Path, dataset: str, split: str, size: tuple[int, int]) -
     if split in ("fit", "held_out"):
         chosen = [i for i in chosen if (i in _held_out(reader, chosen)) == (split == "held_out")]
     ignored, images, masks = reader.ignore_index, [], []
+    size = (size[0] * tiles, size[1] * tiles)
     for i in chosen:
         data = reader.get(i)
         images.append(interpolate(data.image[None].float(), size, mode="area")[0].round().byte())
@@ -66,7 +68,7 @@ def read_pictures(root: Path, dataset: str, split: str, size: tuple[int, int]) -
     stack, names = torch.stack(masks), tuple(reader.class_names)
     if dataset == "msrc21":
         stack, names = _coarse(stack, names)
-    return Pictures(torch.stack(images), stack, names)
+    return Pictures(_cut(torch.stack(images), tiles), _cut(stack, tiles), names)
 
 
 @lru_cache(maxsize=16)
@@ -140,6 +142,12 @@ def _held_out(reader: ImageReader, train: Sequence[int]) -> set[int]:
     for i in train:
         sequences.setdefault(reader.samples[i].source.split("_")[0], []).append(i)
     return {i for ids in sequences.values() for i in ids[len(ids) - len(ids) // HELD_OUT :]}
+
+
+def _cut(x: Tensor, tiles: int) -> Tensor:
+    """`[N, *, H, W]` in tiles x tiles parts each, `[N tiles^2, *, H / tiles, W / tiles]`, row by row."""
+    parts = [part for row in x.chunk(tiles, -2) for part in row.chunk(tiles, -1)]
+    return torch.stack(parts, 1).flatten(0, 1)
 
 
 def _coarse(masks: Tensor, names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:

@@ -25,6 +25,10 @@ def execute(job: Job, root: Path, device: torch.device) -> tuple[dict[str, dict[
     task = job.protocol.task
     if task == "semantic":
         from benchmarks.reproduce.semantic import run_semantic as run
+    elif task == "unsupervised":
+        from benchmarks.reproduce.unsupervised import run_unsupervised as run
+    elif task == "instances":
+        from benchmarks.reproduce.instances import run_instances as run
     else:
         raise ValueError(f"got task={task!r}, expected semantic, unsupervised or instances")
     values, details = run(job, root, device)

@@ -186,9 +186,9 @@ def hungarian_accuracy(matrix: Tensor) -> HungarianAccuracy:
         first = linear_sum_assignment(value, maximize=True)[1][0]
         chosen.append(free[first])
         free = np.delete(free, first)
-    right = sum(int(counts[cluster, column]) for cluster, column in enumerate(chosen))
-    assignment = torch.tensor([int(c) if c < K else -1 for c in chosen], device=matrix.device)
-    return HungarianAccuracy(right / matrix.sum().double(), assignment)
+    assignment = torch.tensor(np.array(chosen), device=matrix.device)
+    right = matrix.new_tensor(counts[np.arange(M), chosen].sum(), dtype=torch.float64)
+    return HungarianAccuracy(right / matrix.sum(), assignment.where(assignment < K, -1))
 
 
 def class_adjacency(target: Tensors, num_classes: int, ignore_index: int | None = 255) -> Tensor:

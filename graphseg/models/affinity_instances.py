@@ -93,6 +93,9 @@ class AffinityInstances(Module):
         offsets: K pairs (dy, dx), of the channels.
         options: the keyword arguments that make this network again, as plain values.
         num_superpixels: none; networks of other papers want some.
+
+    Raises:
+        TypeError, ValueError: for options that do not fit.
     """
 
     pair_counts: Tensor

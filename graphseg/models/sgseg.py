@@ -233,8 +233,10 @@ class SGSeg(Module):
         return normalize_image(self, image)
 
     def _superpixels(self, x: Tensor, frozen: bool) -> SuperpixelMaps | None:
-        if self.spnn is None or not frozen:
-            return None if self.spnn is None else self.spnn(x)
+        if self.spnn is None:
+            return None
+        if not frozen:
+            return self.spnn(x)
         modes = [(module, module.training) for module in self.spnn.modules()]
         self.spnn.eval()
         try:

@@ -240,7 +240,7 @@ def augmentation(recipe: Recipe) -> Compose | None:
     if recipe.flip:
         found.append(RandomImageFlip(recipe.flip))
     if recipe.jitter:
-        found.append(ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter))
+        found.append(ColorJitter(recipe.jitter, recipe.jitter))
     return Compose(found) if found else None
 
 

@@ -37,7 +37,7 @@ class Recipe:
         crop: (height, width) of the window cut out of an image in training, or None: images have one size already.
         scale: smallest and largest factor by which an image is scaled before it is cut, or None.
         flip: probability of mirroring left and right.
-        jitter: strength of the changes of brightness, contrast and saturation.
+        jitter: strength of the changes of brightness and contrast.
         batch_size: of all processes together.
         max_steps: of the optimiser.
         optimizer: "sgd", "adam" or "adamw".

@@ -149,6 +149,8 @@ def train(
     options: dict[str, Any] = {"devices": 1, "num_nodes": 1, **(trainer or {})}
     several = options["devices"] != 1 or options["num_nodes"] != 1
     options.setdefault("sync_batchnorm", several and torch.cuda.is_available())  # there is none on CPUs
+    if several and recipe.stages:  # some of them train a part of the network
+        options.setdefault("strategy", "ddp_find_unused_parameters_true")
     # Validation at the end too: where the interval is longer than the training.
     interval = min(val_every or recipe.max_steps, recipe.max_steps)
     runner = lightning.Trainer(

@@ -154,7 +154,9 @@ def test_absent_classes_are_skipped_or_one():
 
 
 def test_nothing_is_nan():
-    for maps in (([], []), (torch.zeros(2, 0, 5, dtype=torch.int64),) * 2, (torch.full((3, 4), VOID),) * 2):
+    flat, void = torch.zeros(2, 0, 5, dtype=torch.int64), torch.full((3, 4), VOID)
+    cases: list[Any] = [([], []), (flat, flat), (void, void)]
+    for maps in cases:
         out = score(maps, 3)
         assert out.score.isnan() and out.per_class.isnan().all()
         assert out.total.tolist() == [0] * 3 and out.images.tolist() == [0] * 3

@@ -59,7 +59,7 @@ def as_reference(images, rows, columns, ignore=VOID):
     return np.sum([reference.confusion(p, t, rows, columns, ignore) for p, t in images], 0).tolist()
 
 
-def count(pair, *options, **more):
+def matrix_of(pair, *options, **more):
     return confusion_matrix(*pair, *options, **more)
 
 
@@ -85,11 +85,11 @@ def test_matrices_and_figures_are_the_loop(seed, count, rows, columns):
     images = [image(source, rows, columns) for _ in range(count)]
     table = as_reference(images, rows, columns)
     lists = [[as_tensor(pair[side]) for pair in images] for side in (0, 1)]
-    matrix = count(lists, rows, num_predicted=columns)
+    matrix = matrix_of(lists, rows, num_predicted=columns)
     assert matrix.dtype == torch.int64
     assert matrix.tolist() == table
     if rows == columns:
-        assert torch.equal(count(lists, rows), matrix)
+        assert torch.equal(matrix_of(lists, rows), matrix)
         check_figures(matrix, table)
 
 
@@ -125,7 +125,7 @@ def test_devices_give_the_loop(device):
     images = [image(source, 4, 4, largest=20) for _ in range(3)]
     table = as_reference(images, 4, 4)
     lists = [[as_tensor(pair[side], device) for pair in images] for side in (0, 1)]
-    matrix = count(lists, 4)
+    matrix = matrix_of(lists, 4)
     assert matrix.device.type == device.type
     assert matrix.tolist() == table
     check_figures(matrix, table)
@@ -165,8 +165,9 @@ def test_figures_by_hand():
 
 def test_nothing_is_nan():
     nothing = torch.full((2, 3), VOID)
-    for maps in ((nothing, nothing), ([], []), (nothing[:0], nothing[:0])):
-        matrix = count(maps, 3)
+    cases: list[Any] = [(nothing, nothing), ([], []), (nothing[:0], nothing[:0])]
+    for maps in cases:
+        matrix = matrix_of(maps, 3)
         assert matrix.tolist() == [[0] * 3] * 3
         for figure in FIGURES.values():
             assert figure(matrix).isnan().all()
@@ -248,7 +249,7 @@ def test_street_scenes(shared_data):
     images = [(np.roll(target, 2, 1) % 11, target) for target in pairs]
     lists = [[as_tensor(pair[side]) for pair in images] for side in (0, 1)]
     table = as_reference(images, 11, 11, 11)
-    matrix = count(lists, 11, 11)
+    matrix = matrix_of(lists, 11, 11)
     assert matrix.tolist() == table
     check_figures(matrix, table)
     adjacency = class_adjacency(lists[1], 11, 11)

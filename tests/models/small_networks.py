@@ -34,9 +34,24 @@ def segments(image: Tensor, num_classes: int = 4) -> Tensor:
 
 
 def trained(network: Any, seed: int = 0) -> Any:
-    """The module in evaluation mode and float64, with weights and statistics that a trained one could have."""
+    """The module in evaluation mode and float64, with weights and statistics that a trained one could have.
+
+    Norms of a network have the statistics of photographs, so that features tell pixels apart.
+    """
     network.load_state_dict(unit_state(network.state_dict(), torch.Generator().manual_seed(seed)))
-    return network.double().eval()
+    network.double().eval()
+    if hasattr(network, "backbone"):
+        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        for norm in norms:
+            norm.train().momentum = 1.0
+        with torch.no_grad():
+            maps = network.maps(photographs(64, 96, 4).double())
+            network.head(maps if hasattr(network.head, "num_maps") else maps[-1])
+            if network.auxiliary is not None:
+                network.auxiliary(maps[-2])
+        for norm in norms:
+            norm.eval().momentum = 0.1
+    return network
 
 
 def frozen_norms(network: Any) -> Any:

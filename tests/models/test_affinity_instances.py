@@ -199,7 +199,7 @@ def loop_losses(image, instances, mask, classes, distances, background, balance)
         losses = [loss for channel in pairs for kind in channel for loss in kind]
         return np.mean(semantic), np.mean(losses)
     total = sum(len(kind) for channel in pairs for kind in channel)
-    weighted = 0.0
+    weighted: Any = 0.0
     for channel in pairs:
         kinds = [kind for kind in channel if kind]
         weighted += sum(len(channel[0] + channel[1]) * np.mean(kind) / len(kinds) for kind in kinds)

@@ -106,7 +106,9 @@ def test_training_samples_by_the_ground_truth(switches):
     refined, coarse = by_hand(made, images, mask, **switches)
     assert_close(found.logits, refined, **EXACT)
     assert_close(found.coarse, coarse, **EXACT)
-    assert not torch.allclose(found.logits, by_hand(made, images)[0], atol=1e-4)
+    # Without hard positives the labelled nodes of a class are those of the coarse prediction, as at inference.
+    same = switches == {"hard_positives": False}
+    assert torch.allclose(found.logits, by_hand(made, images)[0], atol=1e-4) == same
 
 
 def test_without_a_graph_the_coarse_scores_are_the_result():
@@ -127,11 +129,12 @@ def test_the_head_with_and_without_aspp(aspp):
     head = trained(ContextHead(12, 8, 6, (2, 4), aspp))
     x = torch.randn(2, 12, 7, 9, dtype=torch.float64)
     assert head(x).shape == (2, 6, 7, 9) and head.out_channels == 6
-    inputs = (
-        head.fuse(torch.cat([*(branch(x) for branch in head.branches), head.pooling(x).expand(-1, -1, 7, 9)], 1))
-        if aspp
-        else x
-    )
+    context = head.aspp
+    if aspp:
+        found = [*(branch(x) for branch in context.branches), context.pooling(x).expand(-1, -1, 7, 9)]
+        inputs = context.fuse(torch.cat(found, 1))
+    else:
+        inputs = x
     assert_close(head(x), head.reduce(inputs), **EXACT)
     counted = {12 * 8 * 2 + 2 * 12 * 8 * 9 + 4 * 16 + 4 * 8 * 8 + 16 if aspp else 0}
     assert {sum(p.numel() for p in head.parameters()) - ((8 if aspp else 12) * 6 * 9 + 12)} == counted
@@ -257,7 +260,7 @@ def test_refinement_does_not_reach_the_coarse_scores():
     made = frozen_norms(trained(network()))
     out = made(images, target=segments(images, K))
     gradients = torch.autograd.grad(out.logits.sum(), list(made.classifier.parameters()), allow_unused=True)
-    assert gradients == (None, None)
+    assert all(gradient is None for gradient in gradients)
 
 
 def test_training_on_photographs_lowers_the_loss():
@@ -266,7 +269,7 @@ def test_training_on_photographs_lowers_the_loss():
     made = network().train()
     optimizer = torch.optim.SGD(made.parameters(), lr=0.05, momentum=0.9)
     history = []
-    for _ in range(12):
+    for _ in range(20):
         optimizer.zero_grad()
         loss = made.losses(batch)["loss"]
         loss.backward()
@@ -328,5 +331,5 @@ def test_labels_outside_the_classes_are_refused():
     images = photographs(*SIZE)
     mask = segments(images, K) + 1
     for graph in GRAPHS:
-        with pytest.raises(ValueError, match="label|class"):
+        with pytest.raises(ValueError, match=r"label|class"):
             network(graph).train().losses({"image": images, "mask": mask})

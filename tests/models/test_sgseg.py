@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_weights_start_as_xavier_says():
 @pytest.mark.parametrize("gnn", BACKBONES)
 @pytest.mark.parametrize("channels", [3, 4])
 def test_forward_is_the_loop(gnn, channels, device):
-    H, W, N = 5, 6, 6
+    H, W, N = 5, 4, 6
     module = network(channels, 3, N, gnn).to(device)
     batch = images(2, channels, H, W)
     state = state_of(module)
@@ -552,6 +553,7 @@ def test_training_lowers_every_loss_on_photographs():
 )
 def test_options_make_the_network_again(options):
     module = network(4, 3, 5, **options)
+    assert list(module.options) == list(inspect.signature(SGSeg).parameters)
     again = SGSeg(**json.loads(json.dumps(module.options))).double().eval()
     again.load_state_dict(module.state_dict())
     batch = images(1, 4, 6, 6)

@@ -1,9 +1,9 @@
 """Affinities and instances of nuclei, which the paper does not use.
 
 Paper: Liu et al., "Affinity Derivation and Graph Merge for Instance Segmentation".
-Optimiser and schedule of Cityscapes; the rate falls as often, 8 times, in 4,000 steps. Fitted to 402 images of 256 x 256
-and more with nuclei of some 20 pixels: crops of 256 x 256, batches of 16, the maps of stride 4 of DeepLabV3+, distances
-up to 16, balanced classes of pairs, and no pairs inside the background (see `AffinityInstances`).
+Optimiser and schedule of Cityscapes; the rate falls as often, 8 times, in 4,000 steps. Fitted to 402 images of
+256 x 256 and more with nuclei of some 20 pixels: crops of 256 x 256, batches of 16, the maps of stride 4 of DeepLabV3+,
+distances up to 16, balanced classes of pairs, and no pairs inside the background (see `AffinityInstances`).
 """
 
 from __future__ import annotations

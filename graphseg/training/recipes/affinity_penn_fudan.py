@@ -1,8 +1,8 @@
 """Affinities and instances of pedestrians, which the paper does not use.
 
 Paper: Liu et al., "Affinity Derivation and Graph Merge for Instance Segmentation".
-As on nuclei, but people are larger: crops of 384 x 384, batches of 8, distances up to 64, as in the paper; and there are
-fewer images, 96: 2,000 steps.
+As on nuclei, but people are larger: crops of 384 x 384, batches of 8, distances up to 64, as in the paper. There are 96
+images: 2,000 steps.
 """
 
 from __future__ import annotations

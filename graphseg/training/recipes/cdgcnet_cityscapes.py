@@ -2,8 +2,8 @@
 
 Paper: Hu, Ji, Gan, Bai, Wu, Yan, "Class-wise Dynamic Graph Convolution for Semantic Segmentation".
 Section 4.2: ResNet-101 pretrained on ImageNet, output stride 8; SGD with momentum 0.9, weight decay 5e-4, learning rate
-0.01 with poly 0.9; crops of 769 x 769, batches of 8, 30,000 steps; weights of the losses 0.6, 0.7, 0.4. Table 3: dynamic
-sampling with ratio 1.0, concatenation.
+0.01 with poly 0.9; crops of 769 x 769, batches of 8, 30,000 steps; weights of the losses 0.6, 0.7, 0.4. Table 3:
+dynamic sampling with ratio 1.0, concatenation.
 The paper leaves open: augmentation (scales 0.5 to 2 and flips here, as is usual), the hard pixels of the refined loss.
 """
 

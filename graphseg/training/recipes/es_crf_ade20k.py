@@ -1,6 +1,6 @@
 """ES-CRF on ADE20K: DeepLabV3+ with the embedded superpixel CRF in front of its classifier.
 
-Paper: @ES@.
+Paper: Zhu, Huang, Li, Wang, "ES-CRF: Embedded Superpixel CRF for Semantic Segmentation".
 Section 4.1: DeepLabV3+ with a ResNet pretrained on ImageNet, 200 superpixels by SLIC.
 The paper leaves the training to an appendix that is not at hand, and says that it follows the usual settings. Here they
 are those of the MSP paper on ADE20K: SGD, learning rate 0.01 with poly 0.9, momentum 0.9, weight decay 5e-4, crops of

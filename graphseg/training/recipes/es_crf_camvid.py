@@ -1,6 +1,6 @@
 """ES-CRF on CamVid, which the paper does not use.
 
-Paper: @ES@.
+Paper: Zhu, Huang, Li, Wang, "ES-CRF: Embedded Superpixel CRF for Semantic Segmentation".
 200 superpixels, as on ADE20K, whose images are the nearer in size. Crops, batches and steps as in `msp_camvid`.
 """
 

@@ -1,6 +1,6 @@
 """ES-CRF on Cityscapes.
 
-Paper: @ES@.
+Paper: Zhu, Huang, Li, Wang, "ES-CRF: Embedded Superpixel CRF for Semantic Segmentation".
 600 superpixels (section 4.1). The rest is silent, see `es_crf_ade20k`, and as in the MSP paper on Cityscapes: crops of
 769 x 769, batches of 8.
 """

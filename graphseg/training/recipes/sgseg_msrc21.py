@@ -2,8 +2,8 @@
 
 Paper: Eliasof, Ben Zikri, Treister, "Unsupervised Image Semantic Segmentation through Superpixels and Graph Neural
 Networks".
-The numbers of COCO-Stuff3, and its classes: grass, trees and flowers are plants, roads are ground. Fitted to 274 images:
-1,000 steps of the superpixel network, then 4,000.
+The numbers of COCO-Stuff3, and its classes: grass, trees and flowers are plants, roads are ground. Fitted to 274
+images: 1,000 steps of the superpixel network, then 4,000.
 """
 
 from __future__ import annotations
