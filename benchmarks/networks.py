@@ -51,9 +51,9 @@ class Setting:
     def options(self) -> dict[str, Any]:
         return {"backbone": self.backbone, "width": self.width}
 
-    @property
-    def words(self) -> str:
-        return f"{self.batch} x {self.size} x {self.size}, {self.backbone}, width {self.width:g}"
+    def words(self, group: str) -> str:
+        backbone = "" if group == "SGSeg" else f"{self.backbone}, "
+        return f"{group}, {self.batch} x {self.size} x {self.size}, {backbone}width {self.width:g}"
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ def measure(name: str, setting: Setting, repeats: int) -> list[Measured]:
     for way in (STEP, INFERENCE):
         set_modes(contenders, way == STEP)
         calls = {one.name: one.call(way) for one in contenders if way in one.ways}
-        found = race(f"{name}, {setting.words}: {way}", calls, repeats, budget=BUDGET)
+        found = race(f"{setting.words(name)}: {way}", calls, repeats, budget=BUDGET)
         for row, one in zip(found, (one for one in contenders if way in one.ways), strict=True):
             rows.append(
                 Measured(
