@@ -233,8 +233,8 @@ def instances(setting: Setting) -> list[Contender]:
     semantic = 8.0 * one_hot(batch["mask"], 3).permute(0, 3, 1, 2)
     network.told = semantic, torch.where(target == 1, 4.0, -4.0) + noise
     found = [Contender("branches alone", network, batch, network)]
-    for name, options in (("and merge", {"window": 1}), ("and merge, windows of 2", {"window": 2})):
-        merge = partial(network.segment, roi_size=None, cell_size=None, **options)
+    for name, window in (("and merge", 1), ("and merge, windows of 2", 2)):
+        merge = partial(network.segment, roi_size=None, cell_size=None, window=window)
         found.append(Contender(name, network, batch, merge, (INFERENCE,)))
     return found
 

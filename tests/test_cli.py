@@ -37,7 +37,7 @@ from tests.conftest import ROOT, RunPython
 from tests.datasets import official_trees as official
 from tests.datasets.small_trees import HEIGHT, IGNORE, NUM_CLASSES, WIDTH, classes, photo, write_image, write_tree
 
-COMMANDS = ("build", "inspect", "plot", "compare")
+COMMANDS = ("build", "inspect", "plot", "compare", "train", "evaluate", "segment")
 Says = Callable[..., tuple[int, str, str]]
 
 
@@ -734,8 +734,9 @@ def test_examples_of_the_help_parse(says: Says) -> None:
 
     lines = [line.strip() for command in COMMANDS for line in says(command, "--help")[1].splitlines()]
     examples = [line for line in lines if line.startswith("graphseg ")]
-    assert len(examples) >= 9
-    graphs = {make_parser().parse_args(line.replace('"', "").split()[1:]).graph for line in examples if " build " in line}
+    assert len(examples) >= 20
+    parsed = [make_parser().parse_args(line.replace('"', "").split()[1:]) for line in examples]
+    graphs = {options.graph for options in parsed if "graph" in options}
     assert graphs == {"grid", "rag", "knn", "affinity", "hierarchy"}
 
 
@@ -743,7 +744,7 @@ def test_help_is_quick_and_says_when_the_reader_has_left(run_python: RunPython) 
     source = """
 import subprocess, sys
 from graphseg.cli import main
-for words in ([], ["build"], ["inspect"], ["plot"], ["compare"]):
+for words in ([], ["build"], ["inspect"], ["plot"], ["compare"], ["train"], ["evaluate"], ["segment"]):
     try:
         main([*words, "--help"])
     except SystemExit as left:

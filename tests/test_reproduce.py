@@ -18,17 +18,23 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from skimage import measure
 from torch import Tensor, nn
 
 from benchmarks.reproduce import page
-from benchmarks.reproduce.data import Batches
+from benchmarks.reproduce.data import MSRC_KINDS, Batches, Pictures, read_pictures, read_superpixels
+from benchmarks.reproduce.instances import Crops, components, run_instances
 from benchmarks.reproduce.loop import build, make_optimizer, stage_at, train
 from benchmarks.reproduce.paired import compare_seeds, smallest_detectable
 from benchmarks.reproduce.results import read_values, result_rows
 from benchmarks.reproduce.schedule import Job, plan, run_missing
+from benchmarks.reproduce.semantic import run_semantic
 from benchmarks.reproduce.setups import Line, Protocol, Setup, Table
 from benchmarks.reproduce.store import Runs
 from benchmarks.reproduce.tables import PROTOCOLS, SETUPS, TABLES
+from benchmarks.reproduce.unsupervised import judge_clusters, kmeans, run_unsupervised
+from graphseg.datasets import MSRC21
+from graphseg.ops import slic
 from tests.conftest import ROOT
 
 PROTOCOL = Protocol("toy", "semantic", (8, 8), steps=3, batch=2, optimizer="sgd", rates={"all": 0.1})
@@ -344,6 +350,147 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     network.last.weight.data.fill_(math.nan)
     with pytest.raises(FloatingPointError, match="got loss nan at step 0"):
         train(network, Batches(toy_fields(), 2, 0), PROTOCOL, 0, torch.device("cpu"))
+
+
+# The tasks.
+
+
+def test_parts_of_the_training_images_and_tiles_are_whole(shared_data: Path) -> None:
+    train, fit, held = (
+        read_pictures(shared_data, "sentinel2_rgbnir", x, (16, 16)) for x in ("train", "fit", "held_out")
+    )
+    assert len(fit.images) + len(held.images) == len(train.images)
+    assert len(held.images) >= len(train.images) // 20
+
+    def as_rows(images: Tensor) -> list[bytes]:
+        return [image.numpy().tobytes() for image in images]
+
+    assert sorted([*as_rows(fit.images), *as_rows(held.images)]) == sorted(as_rows(train.images))
+    tiled = read_pictures(shared_data, "sentinel2_rgbnir", "val", (8, 8), 2)
+    whole = read_pictures(shared_data, "sentinel2_rgbnir", "val", (16, 16))
+    assert tiled.images.shape == (4 * len(whole.images), 4, 8, 8)
+    rows = [torch.cat(list(tiled.masks[4 * 3 + 2 * r : 4 * 3 + 2 * r + 2]), 1) for r in (0, 1)]
+    assert torch.equal(torch.cat(rows), whole.masks[3])
+
+
+def test_coarse_classes_cover_all_of_msrc21(shared_data: Path) -> None:
+    fine = MSRC21(shared_data / "msrc21", "val")
+    coarse = read_pictures(shared_data, "msrc21", "val", (20, 30))
+    members = [name for names in MSRC_KINDS.values() for name in names]
+    assert sorted(members) == sorted(fine.class_names)
+    assert coarse.names == tuple(MSRC_KINDS)
+    mask = fine[5].mask
+    small = nn.functional.interpolate(mask[None, None].double(), (20, 30), mode="nearest-exact")[0, 0].long()
+    wanted = [
+        [
+            next((k for k, x in enumerate(MSRC_KINDS.values()) if fine.class_names[y] in x), 255) if y < 255 else 255
+            for y in row
+        ]
+        for row in small.tolist()
+    ]
+    assert coarse.masks[5].tolist() == wanted
+
+
+def test_superpixels_are_those_of_the_resized_images(shared_data: Path) -> None:
+    images = read_pictures(shared_data, "msrc21", "val", (24, 32)).images
+    found = read_superpixels(shared_data, "msrc21", "val", (24, 32), (10, 20), 10.0)
+    assert found.shape == (len(images), 2, 24, 32)
+    assert torch.equal(found[40, 1].long(), slic(images[40], 20))
+
+
+def test_clusters_are_matched_whatever_their_numbers() -> None:
+    masks = torch.randint(0, 3, (2, 9, 9))
+    masks[0, 0] = 255
+    found = masks.clamp(max=2)
+    found[1, 4] = (found[1, 4] + 1) % 3
+    judged = Pictures(torch.zeros(2, 3, 9, 9, dtype=torch.uint8), masks, ("a", "b", "c"))
+    values, used = judge_clusters(found, judged)
+    assert values["hungarian_accuracy"] == pytest.approx(1 - 9 / 153)
+    assert judge_clusters(torch.tensor([2, 0, 1])[found], judged) == (values, used)
+    assert used == 3
+    known = masks != 255
+    shares = [((found == k) & (masks == k)).sum() / (((found == k) & known) | (masks == k)).sum() for k in range(3)]
+    assert values["matched_miou"] == pytest.approx(float(torch.stack(shares).mean()))
+
+
+def test_k_means_parts_plain_colours_and_learns_from_the_training_images_alone() -> None:
+    colors = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250]], dtype=torch.uint8)
+    truth = torch.arange(3).repeat_interleave(8).expand(4, 24, 24)
+    images = colors[truth].movedim(-1, 1)
+    found = kmeans(images[:2], images[2:], 3, 0)
+    inner = [found[:, :, 8 * k + 3 : 8 * k + 5].unique() for k in range(3)]
+    assert sorted(int(x) for x in torch.cat(inner)) == [0, 1, 2]
+    assert torch.equal(found, kmeans(images[:2], images[2:], 3, 0))
+    assert torch.equal(found[:1], kmeans(images[:2], images[2:3], 3, 0))
+
+
+def test_crops_follow_from_seed_and_step_and_keep_images_with_their_instances() -> None:
+    pairs = []
+    for H, W in ((20, 30), (9, 12), (16, 16)):
+        instances = torch.randint(0, 5, (H, W))
+        pairs.append((instances.float().expand(3, H, W) / 4 + 0.5, instances))
+    crops = Crops(pairs, (16, 16), 8, 3, turn=True)
+    batch = crops(2)
+    assert all(torch.equal(batch[name], Crops(pairs, (16, 16), 8, 3, turn=True)(2)[name]) for name in batch)
+    assert not torch.equal(batch["instances"], crops(3)["instances"])
+    inside = batch["instances"] >= 0
+    assert inside.any()
+    assert not inside.all()  # the second image is smaller than a crop
+    expected = batch["instances"].float() / 4 + 0.5
+    assert torch.equal(batch["image"][:, 1], expected.where(inside, 0.0))
+
+
+def test_components_are_those_of_scikit_image() -> None:
+    foreground = torch.rand(40, 40)
+    labels, scores = components(foreground, min_size=4)
+    wanted = measure.label((foreground > 0.5).numpy(), connectivity=1)
+    kept = [r for r in measure.regionprops(wanted, foreground.numpy()) if r.area > 4]
+    assert len(scores) == len(kept) == int(labels.max())
+    for k, region in enumerate(kept, 1):
+        assert torch.equal(labels == k, torch.from_numpy(wanted == region.label))
+        assert float(scores[k - 1]) == pytest.approx(region.intensity_mean, rel=1e-5)
+
+
+SHORT: dict[str, tuple[str, dict[str, Any]]] = {
+    "camvid": ("es_crf", {"size": (24, 32), "steps": 2, "batch": 2}),
+    "sentinel2_rgbnir": ("sgseg", {"size": (16, 16), "steps": 2, "batch": 2}),
+    "penn_fudan": ("affinity", {"size": (32, 32), "steps": 2, "batch": 2}),
+}
+
+
+@pytest.mark.parametrize("dataset", SHORT)
+def test_a_run_has_the_metrics_of_its_tables_and_is_the_same_again(dataset: str, shared_data: Path) -> None:
+    name, changes = SHORT[dataset]
+    protocol = dataclasses.replace(PROTOCOLS[dataset], **changes)
+    if dataset == "penn_fudan":
+        variants = {key: protocol.options["variants"][key] for key in ("par_flm2", "components")}
+        protocol = dataclasses.replace(protocol, options={**protocol.options, "longest": 48, "variants": variants})
+    (job,) = plan([protocol], SETUPS, [name], [1])
+    run: Any = {"semantic": run_semantic, "unsupervised": run_unsupervised, "instances": run_instances}[protocol.task]
+    (values, details), again = (run(job, shared_data, torch.device("cpu"), learn="val", judge="val") for _ in range(2))
+    assert values == again[0]
+    assert details["last_loss"] == again[1]["last_loss"]
+    for table in TABLES:
+        for line in table.lines:
+            run_name, _, variant = line.run.partition("/")
+            if table.dataset == dataset and run_name == name and variant in values:
+                assert set(table.metrics) <= values[variant].keys()
+    assert all(math.isfinite(x) for metrics in values.values() for x in metrics.values())
+
+
+def test_every_labelled_row_starts_from_the_backbone_of_its_base() -> None:
+    by_name = {setup.name: setup for setup in SETUPS["camvid"]}
+    network = {"num_classes": 11, **PROTOCOLS["camvid"].options["network"], "width": 0.0625}
+    weights = {name: build(setup, None, 3, **network).state_dict() for name, setup in by_name.items() if not setup.base}
+    for setup in by_name.values():
+        if setup.base is None:
+            assert all(torch.equal(x, weights["aspp"][n]) for n, x in weights[setup.name].items() if "backbone" in n)
+            continue
+        found = build(setup, by_name[setup.base], 3, **network).state_dict()
+        shared = [name for name, x in weights[setup.base].items() if name in found and found[name].shape == x.shape]
+        assert all(torch.equal(found[name], weights[setup.base][name]) for name in shared), setup.name
+        backbone = [name for name in found if name.startswith("backbone.")]
+        assert set(backbone) <= set(shared)
 
 
 # Statistics.

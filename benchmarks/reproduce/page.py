@@ -18,6 +18,7 @@ METRICS = {
     "pixel_accuracy": "pixel accuracy",
     "weight_similarity": "weight similarity",
     "hungarian_accuracy": "accuracy",
+    "matched_miou": "mIoU",
     "ap": "AP",
     "ap50": "AP50",
     "rand_error": "adapted Rand error",
@@ -32,9 +33,10 @@ pretrained, and training takes minutes. What can be read is whether a method mov
 `python -m benchmarks.reproduce table`.
 
 - **figures** are in per cent, mean ± standard deviation over seeds; the similarity of weights is a cosine.
-- **difference** is the mean over seeds of method less base, with its 95 % interval (Student's t, of this line alone).
-- **p** is of the paired t-test, corrected by Holm's method over all lines and metrics of the table. results.json has
-  the exact sign-flip test too; five seeds cannot bring it under 0.0625, three not under 0.25.
+- **difference** is the mean of method less base, the table's first line, over the seeds that both have, with its 95 %
+  interval (Student's t, of this line alone).
+- **p** is of the paired t-test, corrected by Holm's method over all lines and metrics of the table; results.json has it
+  for every metric, and the exact sign-flip test, which five seeds cannot bring under 0.0625, and three not under 0.25.
 - **could be seen**: the smallest difference that as many seeds would find in four of five cases (two-sided, level 0.05,
   not corrected), given how much differences varied. A smaller true effect would mostly be missed: no significant
   difference does not mean none.
@@ -116,8 +118,8 @@ def table_text(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
     """
     by_place = {(row["row"], row["metric"]): row for row in rows}
     head = ["row", "seeds"]
-    for metric in table.metrics:
-        head += [METRICS.get(metric, metric), "difference", "p", "could be seen"]
+    for place, metric in enumerate(table.metrics):
+        head += [METRICS.get(metric, metric), "difference", "p", "could be seen"][: 2 if place else 4]
     with_paper = any(line.paper is not None for line in table.lines)
     if with_paper:
         head.append(f"paper ({table.paper_set})")
@@ -125,8 +127,8 @@ def table_text(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
     for line in table.lines:
         own = [by_place[line.run, metric] for metric in table.metrics]
         cells = [line.label, str(len(own[0]["seeds"])) if own[0]["seeds"] else "-"]
-        for metric, row in zip(table.metrics, own, strict=True):
-            cells += _cells(row, 1.0 if metric in NOT_PERCENT else 100.0)
+        for place, (metric, row) in enumerate(zip(table.metrics, own, strict=True)):
+            cells += _cells(row, 1.0 if metric in NOT_PERCENT else 100.0)[: 2 if place else 4]
         if with_paper:
             cells.append("" if line.paper is None else f"{line.paper:g}")
         text.append("| " + " | ".join(cells) + " |")
@@ -152,13 +154,9 @@ def verdict(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
             continue
         sure = difference["p_holm"] < 0.05
         (unclear if not sure else better if difference["mean"] > 0 else worse).append(labels[row["row"]])
-    parts = []
-    for names, what in ((better, "above"), (worse, "below")):
-        if names:
-            parts.append(f"significantly {what} the base: {'; '.join(names)}")
-    if unclear:
-        parts.append(f"not to be told from the base: {'; '.join(unclear)}")
-    return f"{METRICS.get(metric, metric)}: " + ". ".join(parts).capitalize() + "." if parts else ""
+    found = {"Significantly above": better, "Significantly below": worse, "Not to be told from": unclear}
+    parts = [f"{what} {table.lines[0].label}: {'; '.join(names)}." for what, names in found.items() if names]
+    return f"By {METRICS.get(metric, metric)}: " + " ".join(parts) if parts else ""
 
 
 def draw(path: Path, tables: Sequence[Table], rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -53,24 +53,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     check_training("evaluate")
     if options.images is None:
         options.error("the following arguments are required: --data")
-    from tqdm import tqdm
-
     from graphseg.metrics.semantic import class_iou
-    from graphseg.training.data import TrainingData, batch_on
-    from graphseg.training.evaluation import make_judge
+    from graphseg.training import evaluate, make_judge
 
     network, info, recipe, device = open_network(options)
     recipe, reader, split = images_to_judge(options, recipe, network.num_classes)
     judging: dict[str, Any] = {"scales": options.scales, "flip": options.flip}
     judging |= {"boundary_radius": options.boundary_radius, "min_area": options.min_area}
     judging["options"] = named_values(options, "parameter", options.parameter)
-    judge: Any = make_judge(network, recipe, reader, **judging).to(device)
-    network = network.to(device)
-    data = TrainingData(recipe, reader, reader, num_workers=options.workers)
-    batches = data.val_dataloader()
-    for batch in tqdm(batches, unit="image", disable=options.quiet or options.json or not sys.stderr.isatty()):
-        judge.update(network, batch_on(batch, device))
-    figures = judge.compute()
+    judge: Any = make_judge(network, recipe, reader, **judging)
+    progress = not (options.quiet or options.json) and sys.stderr.isatty()
+    figures = evaluate(
+        network, reader, recipe, device=device, num_workers=options.workers, progress=progress, judge=judge
+    )
     each: dict[str, float | None] = {}
     if recipe.kind == "semantic":
         values = class_iou(judge.metrics["classes"].matrix).tolist()

@@ -62,12 +62,18 @@ def open_network(options: argparse.Namespace) -> tuple[Any, NetworkInfo, Recipe,
 
     Raises:
         OSError: for a file that is no checkpoint.
+        ValueError: for a device that is not there.
     """
     import torch
 
     from graphseg.training import Recipe, load_network
 
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # of torch: no such device, no such kind
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"got --device {options.device}, expected one that is there: {reason}") from error
     try:
         network, info = load_network(options.checkpoint)
         recipe = Recipe(**info.recipe)

@@ -87,7 +87,8 @@ def training_images(options: argparse.Namespace, recipe: Recipe) -> tuple[Recipe
         if getattr(options, name) is not None:
             options.error(f"got {option(name)} with --dataset {recipe.dataset}, which has splits: give --val-split")
     known = dict(recipe.dataset_options)
-    split = options.split or known.pop("split", None) or "train"
+    own = known.pop("split", None)
+    split = options.split or own or "train"
     reader = read_set(options, recipe.dataset, split, known)
     val = options.val_split
     if val is None:

@@ -51,7 +51,7 @@ def _segment(options: argparse.Namespace) -> int:
     check_training("segment")
     from graphseg._checks import check_positive_int
     from graphseg.datasets.image_file import MAX_PIXELS
-    from graphseg.training.segment import ERRORS, segment
+    from graphseg.training.segmenting import ERRORS, segment
     from graphseg.training.segment_files import find_images
 
     most = MAX_PIXELS if options.max_pixels is None else options.max_pixels

@@ -96,34 +96,38 @@ def _train(options: argparse.Namespace) -> int:
     if options.out.resolve().is_relative_to(options.images.resolve()):
         options.error(f"got --out {options.out} inside {options.images}, expected another place: it gets pictures")
 
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.utilities import rank_zero_only
 
     from graphseg.training import train
 
     recipe, reader, val = training_images(options, choose_recipe(options))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it tells of devices it has not found, and more
-    for text in (r"isinstance\(treespec", ".*does not have many workers"):  # its own affair; `--workers` is documented
-        warnings.filterwarnings("ignore", text)
     try:
-        train(
-            recipe,
-            reader,
-            val,
-            out=options.out,
-            seed=options.seed,
-            weights=options.weights,
-            checkpoint_every=options.checkpoint_every,
-            val_every=options.val_every,
-            num_workers=options.workers,
-            progress=not options.quiet and sys.stdout.isatty(),
-            trainer={
-                "accelerator": options.accelerator,
-                "devices": options.devices,
-                "num_nodes": options.nodes,
-                "strategy": options.strategy,
-                "precision": options.precision,
-            },
-        )
+        with warnings.catch_warnings():
+            for text in (r".isinstance\(treespec", ".*does not have many workers", ".*exists and is not empty"):
+                warnings.filterwarnings("ignore", text)  # its own affair, documented under --workers, and meant
+            train(
+                recipe,
+                reader,
+                val,
+                out=options.out,
+                seed=options.seed,
+                weights=options.weights,
+                checkpoint_every=options.checkpoint_every,
+                val_every=options.val_every,
+                num_workers=options.workers,
+                progress=not options.quiet and sys.stdout.isatty(),
+                trainer={
+                    "accelerator": options.accelerator,
+                    "devices": options.devices,
+                    "num_nodes": options.nodes,
+                    "strategy": options.strategy,
+                    "precision": options.precision,
+                },
+            )
+    except MisconfigurationException as error:  # no such accelerator, and the like
+        raise ValueError(str(error)) from error
     except SystemExit as left:  # so Lightning ends when it is interrupted
         if isinstance(left.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from left

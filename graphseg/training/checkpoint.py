@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,18 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
         OSError: if it cannot be opened.
         ValueError: for a file that is cut off, or not graphseg's.
     """
+    content = read_tensors(path, map_location)
+    if not isinstance(content, dict) or not isinstance(content.get(KEY), dict) or "state_dict" not in content:
+        raise ValueError(f"got {path}, expected a checkpoint of graphseg; this file was written by something else")
+    if content[KEY].get("version") != VERSION:
+        raise ValueError(f"got version {content[KEY].get('version')} of {path}, expected {VERSION}")
+    return content
+
+
+def read_tensors(path: str | os.PathLike[str], map_location: Any = "cpu") -> Any:
+    """What `torch.save` wrote, of which no code is run; ValueError for a file that is cut off, or another kind."""
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=True)
     except OSError:
         raise
     except Exception as error:  # torch raises errors of many kinds for what is not its own
@@ -80,11 +90,6 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
         raise ValueError(
             f"got {path}, expected a checkpoint: it is cut off, or another kind of file ({first})"
         ) from error
-    if not isinstance(content, dict) or not isinstance(content.get(KEY), dict) or "state_dict" not in content:
-        raise ValueError(f"got {path}, expected a checkpoint of graphseg; this file was written by something else")
-    if content[KEY].get("version") != VERSION:
-        raise ValueError(f"got version {content[KEY].get('version')} of {path}, expected {VERSION}")
-    return content
 
 
 def save_network(network: Module, info: NetworkInfo, path: str | os.PathLike[str]) -> None:
@@ -115,17 +120,15 @@ def load_network(
     """
     content = read_checkpoint(path, map_location)
     known = content[KEY]
-    info = NetworkInfo(
-        network=known["network"],
-        options=known["options"],
-        kind=known["kind"],
-        recipe=known["recipe"],
-        class_names=tuple(known["class_names"]),
-        seed=known["seed"],
-    )
+    names = [one.name for one in fields(NetworkInfo)]
+    if missing := [name for name in names if name not in known]:
+        raise ValueError(f"got {path} without {missing[0]}, expected all that says which network it is")
+    info = NetworkInfo(**{name: known[name] for name in names} | {"class_names": tuple(known["class_names"])})
     if network is None:
         network = make_network(info.network, info.options)
-    state = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if PREFIX in name}
+    state = {
+        name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)
+    }
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -225,6 +225,7 @@ class TrainingData(lightning.LightningDataModule):
             batch_size=1,
             sampler=range(rank, len(self.val), world),
             num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,  # they take seconds to start
             collate_fn=Stack(self.val.ignore_index, self.recipe.class_map),
             multiprocessing_context="spawn" if self.num_workers else None,
         )

@@ -18,7 +18,7 @@ from graphseg.metrics.streaming import BoundaryMetric, InstanceMetric, SemanticM
 from graphseg.training.data import IGNORE, TrainingData, batch_on
 from graphseg.training.recipe import KINDS, Recipe
 
-__all__ = ["Judge", "evaluate"]
+__all__ = ["Judge", "evaluate", "make_judge"]
 
 
 class Judge(Module):
@@ -122,6 +122,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     num_workers: int = 0,
     progress: bool = False,
+    judge: Judge | None = None,
     **judging: Any,
 ) -> dict[str, float]:
     """The figures of a network on the images of a reader.
@@ -133,6 +134,7 @@ def evaluate(
         device: to work on.
         num_workers: processes that load images.
         progress: whether to show a bar.
+        judge: one of `make_judge`, of which more can be read afterwards. Default: made of `judging`.
         judging: keyword arguments of `Judge`: `scales`, `flip`, `boundary_radius`, `min_area`, `options`.
 
     Returns:
@@ -141,7 +143,8 @@ def evaluate(
     Raises:
         ValueError: for a reader without the ground truth that the kind needs.
     """
-    judge = make_judge(network, recipe, reader, **judging).to(device)
+    judge = make_judge(network, recipe, reader, **judging) if judge is None else judge
+    judge = judge.to(device)
     data = TrainingData(recipe, reader, reader, num_workers=num_workers)
     network = network.to(device).eval()
     for batch in tqdm(data.val_dataloader(), unit="image", disable=not progress):
@@ -150,7 +153,17 @@ def evaluate(
 
 
 def make_judge(network: Module, recipe: Recipe, reader: ImageReader, **judging: Any) -> Judge:
-    """The judge of a recipe's kind for a network and the classes of a reader."""
+    """The judge of a recipe's kind.
+
+    Args:
+        network: to be judged.
+        recipe: which says the kind, and maps classes.
+        reader: of images with ground truth.
+        judging: keyword arguments of `Judge`.
+
+    Raises:
+        ValueError: for a reader without the classes that the kind needs.
+    """
     if recipe.kind == "instances":
         return Judge("instances", recipe.count_classes(reader.num_classes) or 2, **judging)
     classes = recipe.count_classes(reader.num_classes)

@@ -22,7 +22,14 @@ from torch.nn import Module
 from graphseg._checks import check_positive_int
 from graphseg.datasets import ImageReader
 from graphseg.models import load_backbone_weights
-from graphseg.training.checkpoint import KEY, make_network, read_checkpoint, save_network, write_checkpoint
+from graphseg.training.checkpoint import (
+    KEY,
+    make_network,
+    read_checkpoint,
+    read_tensors,
+    save_network,
+    write_checkpoint,
+)
 from graphseg.training.data import TrainingData
 from graphseg.training.evaluation import make_judge
 from graphseg.training.recipe import Recipe
@@ -49,14 +56,35 @@ class WholeFiles(TorchCheckpointIO):
         write_checkpoint(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Reads a checkpoint.
+        """Reads a checkpoint, or the weights that processes of Lightning's hand to the first one.
 
         Args:
             path: of the file.
             map_location: where its tensors go.
             weights_only: not used: no code is run in any case.
         """
-        return read_checkpoint(path, map_location or "cpu")
+        found: dict[str, Any] = read_tensors(path, map_location or "cpu")
+        return found
+
+
+class FinishedNetwork(Callback):
+    """Writes the network when its training is done, in the process that trained it.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Writes it.
+
+        Args:
+            trainer, pl_module: as Lightning gives them.
+        """
+        if trainer.is_global_zero and trainer.global_step >= trainer.max_steps:
+            save_network(pl_module.network, pl_module.info, self.path)
 
 
 def network_of(recipe: Recipe, reader: ImageReader, seed: int = 0) -> Module:
@@ -149,8 +177,8 @@ def train(
     options: dict[str, Any] = {"devices": 1, "num_nodes": 1, **(trainer or {})}
     several = options["devices"] != 1 or options["num_nodes"] != 1
     options.setdefault("sync_batchnorm", several and torch.cuda.is_available())  # there is none on CPUs
-    if several and recipe.stages:  # some of them train a part of the network
-        options.setdefault("strategy", "ddp_find_unused_parameters_true")
+    if several and recipe.stages and options.get("strategy", "auto") in ("auto", "ddp"):
+        options["strategy"] = "ddp_find_unused_parameters_true"  # some stages train a part of the network
     # Validation at the end too: where the interval is longer than the training.
     interval = min(val_every or recipe.max_steps, recipe.max_steps)
     runner = lightning.Trainer(
@@ -172,7 +200,7 @@ def train(
     )
     runner.fit(task, datamodule=data, ckpt_path=start, weights_only=True)
     network = task.network.cpu().eval()
-    if runner.is_global_zero and runner.global_step >= recipe.max_steps:
+    if runner.is_global_zero and runner.global_step >= recipe.max_steps:  # nothing was left to train
         save_network(network, task.info, out / "network.ckpt")
     return network
 
@@ -207,6 +235,7 @@ def _callbacks(
             enable_version_counter=False,
         ),
         LearningRateMonitor("step"),
+        FinishedNetwork(out / "network.ckpt"),
     ]
     if val is not None:
         best = _BEST[recipe.kind]

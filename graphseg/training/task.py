@@ -26,8 +26,8 @@ __all__ = ["TrainingTask"]
 class TrainingTask(lightning.LightningModule):
     """Trains a network of `graphseg.models` by a recipe.
 
-    What a step draws (dropout, samples of a graph, orderings) depends on the seed, the step and the process alone, so
-    that a training that was killed goes on as if it had not been.
+    What a step draws depends on the seed and the step alone (that of dropout on the process too), so that a training
+    that was killed goes on as if it had not been, and processes that share a batch read it in the same orderings.
 
     Args:
         network: with `losses` and `parameter_groups`.
@@ -59,7 +59,7 @@ class TrainingTask(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Sets the state that this step draws from."""
-        torch.manual_seed(self._seed(0))
+        torch.manual_seed(self._seed(0, self.global_rank))
         if self.recipe.freeze_norm:
             for module in self.network.modules():
                 if isinstance(module, _BatchNorm):
@@ -86,7 +86,7 @@ class TrainingTask(lightning.LightningModule):
         """Logs what the judge found in all batches of all processes."""
         if self.judge is not None:
             for name, value in self.judge.compute().items():
-                self.log(f"val/{name}", value, prog_bar=name in ("miou", "ap"), sync_dist=False)
+                self.log(f"val/{name}", value, prog_bar=name in ("miou", "ap"), sync_dist=True)
             self.judge.reset()
 
     def configure_optimizers(self) -> Any:
@@ -100,8 +100,8 @@ class TrainingTask(lightning.LightningModule):
         """Adds what the network is."""
         checkpoint[KEY] = self.info.values()
 
-    def _seed(self, use: int) -> int:
-        return mixed_seed(self.seed, 2 + use, self.global_step, self.global_rank)
+    def _seed(self, use: int, *more: int) -> int:
+        return mixed_seed(self.seed, 2 + use, self.global_step, *more)
 
 
 def make_optimizer(network: Module, recipe: Recipe) -> Optimizer:

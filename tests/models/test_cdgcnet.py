@@ -303,12 +303,14 @@ def test_options_of_the_graph():
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_options_make_the_network_again(graph):
-    made = network(graph, ratio=0.6, fusion="sum", aspp=False, hard_positives=False, threshold=0.6)
+    made = network(
+        graph, ratio=0.6, fusion="sum", aspp=False, hard_positives=False, threshold=0.6, auxiliary_weight=0.3
+    )
     again = CDGCNet(**json.loads(json.dumps(made.options)))
     again.load_state_dict(made.state_dict())
     images = photographs(*SIZE)
     assert again.options == made.options
-    assert again.loss.threshold == 0.6 and again.loss.gamma == 0.4
+    assert again.loss.threshold == 0.6 and again.loss.gamma == 0.3
     assert torch.equal(again.eval()(images).logits, made.eval()(images).logits)
 
 

@@ -315,6 +315,21 @@ def test_the_loss_is_cross_entropy_and_a_share_of_the_auxiliary_one():
     assert found["loss"].requires_grad and not found["cross_entropy"].requires_grad
 
 
+def test_the_auxiliary_classifier_reads_and_teaches_the_last_map_but_one():
+    network = frozen_norms(trained(small_network()))
+    image = photographs(17, 21).double()
+    maps = network.maps(image)
+    state = {name: value.detach() for name, value in network.auxiliary.state_dict().items()}
+    scores = F.conv2d(block(state, "0", maps[2]), state["2.weight"], state["2.bias"])
+    found = network(image).auxiliary
+    assert_close(found, enlarged(scores, (17, 21)), **EXACT)
+    found.square().sum().backward()
+    backbone = network.backbone
+    for stage in (backbone.layer1, backbone.layer2, backbone.layer3):
+        assert all(bool(p.grad.any()) for p in stage.parameters())
+    assert all(p.grad is None for p in backbone.layer4.parameters())
+
+
 def test_a_batch_without_labels_teaches_nothing():
     network = small_network().train()
     found = network.losses({"image": photographs(17, 21), "mask": torch.full((2, 17, 21), 255)})

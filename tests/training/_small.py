@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch_geometric.data import Data
 
 from graphseg.datasets import ImageReader, Sample
 from graphseg.training import Recipe
 
+# Lightning's own: how it calls torch; what it thinks of machines with more cores; that a folder is gone on with.
+OWN_WARNINGS = [
+    pytest.mark.filterwarnings(r"ignore:.isinstance\(treespec, LeafSpec\). is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+]
 TINY: dict[str, Any] = {"backbone": "resnet18", "width": 0.0625}
 
 
