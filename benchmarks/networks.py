@@ -352,8 +352,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = measure(name, setting, options.repeats)
         show(found)
         rows += found
+        if options.out is not None:
+            save(options.out, rows)  # group by group: a long run that is cut short is not lost
     if options.out is not None:
-        save(options.out, rows)
         print(f"\nwritten to {options.out}")
 
 

@@ -39,6 +39,7 @@ RECIPE = Recipe(
 def show(checkpoint: Path, reader: ImageReader, picture: Path) -> None:
     """Images, predictions and ground truth side by side, by the network of a file."""
     network, info = load_network(checkpoint)
+    num_classes = info.options["num_classes"]
     figure, axes = plt.subplots(4, 3, figsize=(6.5, 9), layout="constrained", subplot_kw={"xticks": [], "yticks": []})
     for row, index in zip(axes, torch.linspace(0, len(reader) - 1, len(axes)).long().tolist(), strict=True):
         data = reader[index]
@@ -46,8 +47,8 @@ def show(checkpoint: Path, reader: ImageReader, picture: Path) -> None:
             found = network(image_in_unit_range(data.image)[None]).logits.argmax(1)[0]
         row[0].imshow(data.image.movedim(0, -1).numpy(), cmap="gray")
         for axis, values, title in ((row[1], found, info.network), (row[2], data.mask, "ground truth")):
-            shown = values.double().where(values < network.num_classes, torch.nan).numpy()
-            axis.imshow(shown, cmap="viridis", vmin=0, vmax=network.num_classes - 1, interpolation="nearest")
+            shown = values.double().where(values < num_classes, torch.nan).numpy()
+            axis.imshow(shown, cmap="viridis", vmin=0, vmax=num_classes - 1, interpolation="nearest")
             axis.set_title(title)
     figure.savefig(picture, dpi=80)
     plt.close(figure)

@@ -16,6 +16,7 @@ from skimage.io import imread
 from examples import folder_to_classifier, layers_in_a_cnn, layers_on_rags
 from examples._images import read_images
 from graphseg import cli
+from graphseg.cli.answer import WITH_ERRORS
 from graphseg.transforms import ToSuperpixelRAG
 from tests.conftest import ROOT
 
@@ -99,4 +100,4 @@ def test_a_folder_becomes_predictions(
     assert (tmp_path / "folder_to_classifier.png").stat().st_size > 10_000
 
     monkeypatch.setattr(ToSuperpixelRAG, "forward", lambda *_: pytest.fail("built again"))
-    assert cli.main(shlex.split(command)[1:]) == cli.WITH_ERRORS
+    assert cli.main(shlex.split(command)[1:]) == WITH_ERRORS

@@ -70,14 +70,14 @@ def train(
         protocol: steps, optimiser and rates; a rate for "all" is that of every group without one.
         seed: of what is drawn.
         device: of the network.
-        options: further keyword arguments of `losses`. "stages", a list of (stage, share of the steps), is taken out
-            and decides over the keyword `stage`.
+        options: further keyword arguments of `losses`. Two are taken out: "stages", a list of (stage, share of the
+            steps), decides over the keyword `stage`; "slower" is that of `make_optimizer`.
 
     Raises:
         FloatingPointError: for a loss that is not finite.
     """
     stages = options.pop("stages", None)
-    optimizer = make_optimizer(network, protocol)
+    optimizer = make_optimizer(network, protocol, options.pop("slower", {}))
     first = [group["lr"] for group in optimizer.param_groups]
     network.train()
     losses = []
@@ -101,20 +101,31 @@ def train(
     return {"first_loss": losses[0], "last_loss": math.fsum(tail) / len(tail)}
 
 
-def make_optimizer(network: Module, protocol: Protocol) -> torch.optim.Optimizer:
+def make_optimizer(
+    network: Module, protocol: Protocol, slower: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """The optimiser of a protocol over the groups of parameters that the network names.
 
     Args:
         network: with `parameter_groups`.
         protocol: optimiser, rates and weight decay.
+        slower: factor on the rate of parameters whose name begins with the key; they are not decayed.
     """
+    factors = {
+        id(p): factor
+        for prefix, factor in (slower or {}).items()
+        for name, p in network.named_parameters()
+        if name.startswith(prefix)
+    }
     groups: dict[str, list[Any]] = network.parameter_groups()  # type: ignore[operator]
-    rates = protocol.rates
-    given = [
-        {"params": parameters, "lr": rates[name] if name in rates else rates["all"]}
-        for name, parameters in groups.items()
-        if parameters
-    ]
+    given = []
+    for name, parameters in groups.items():
+        rate = protocol.rates[name] if name in protocol.rates else protocol.rates["all"]
+        if plain := [p for p in parameters if id(p) not in factors]:
+            given.append({"params": plain, "lr": rate})
+        for p in parameters:
+            if id(p) in factors:
+                given.append({"params": [p], "lr": rate * factors[id(p)], "weight_decay": 0.0})
     if protocol.optimizer == "sgd":
         return torch.optim.SGD(given, lr=0.0, momentum=0.9, weight_decay=protocol.weight_decay)
     if protocol.optimizer == "adamw":

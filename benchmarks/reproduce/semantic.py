@@ -49,7 +49,8 @@ def run_semantic(
     fields = {"image": learnt.images, "mask": learnt.masks}
     if maps[0] is not None:
         fields["superpixels"] = maps[0]
-    details = train(network, Batches(fields, protocol.batch, job.seed), protocol, job.seed, device)
+    batches = Batches(fields, protocol.batch, job.seed)
+    details = train(network, batches, protocol, job.seed, device, slower=options.get("slower", {}))
     found = predict(network, judged.images, maps[1], device)
     details["parameters"] = sum(p.numel() for p in network.parameters())
     return {"": judge_maps(found, judged) | weight_similarity(network, judged)}, details

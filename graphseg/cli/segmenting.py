@@ -51,8 +51,8 @@ def _segment(options: argparse.Namespace) -> int:
     check_training("segment")
     from graphseg._checks import check_positive_int
     from graphseg.datasets.image_file import MAX_PIXELS
-    from graphseg.training.segmenting import ERRORS, segment
     from graphseg.training.segment_files import find_images
+    from graphseg.training.segmenting import ERRORS, segment
 
     most = MAX_PIXELS if options.max_pixels is None else options.max_pixels
     check_positive_int("--max-pixels", most)

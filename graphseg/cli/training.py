@@ -6,7 +6,6 @@ import argparse
 import csv
 import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -104,28 +103,25 @@ def _train(options: argparse.Namespace) -> int:
     recipe, reader, val = training_images(options, choose_recipe(options))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it tells of devices it has not found, and more
     try:
-        with warnings.catch_warnings():
-            for text in (r".isinstance\(treespec", ".*does not have many workers", ".*exists and is not empty"):
-                warnings.filterwarnings("ignore", text)  # its own affair, documented under --workers, and meant
-            train(
-                recipe,
-                reader,
-                val,
-                out=options.out,
-                seed=options.seed,
-                weights=options.weights,
-                checkpoint_every=options.checkpoint_every,
-                val_every=options.val_every,
-                num_workers=options.workers,
-                progress=not options.quiet and sys.stdout.isatty(),
-                trainer={
-                    "accelerator": options.accelerator,
-                    "devices": options.devices,
-                    "num_nodes": options.nodes,
-                    "strategy": options.strategy,
-                    "precision": options.precision,
-                },
-            )
+        train(
+            recipe,
+            reader,
+            val,
+            out=options.out,
+            seed=options.seed,
+            weights=options.weights,
+            checkpoint_every=options.checkpoint_every,
+            val_every=options.val_every,
+            num_workers=options.workers,
+            progress=not options.quiet and sys.stdout.isatty(),
+            trainer={
+                "accelerator": options.accelerator,
+                "devices": options.devices,
+                "num_nodes": options.nodes,
+                "strategy": options.strategy,
+                "precision": options.precision,
+            },
+        )
     except MisconfigurationException as error:  # no such accelerator, and the like
         raise ValueError(str(error)) from error
     except SystemExit as left:  # so Lightning ends when it is interrupted

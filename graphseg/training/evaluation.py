@@ -20,6 +20,8 @@ from graphseg.training.recipe import KINDS, Recipe
 
 __all__ = ["Judge", "evaluate", "make_judge"]
 
+VOID = -1  # in maps of instances
+
 
 class Judge(Module):
     """Figures of a network, gathered batch by batch and over processes.
@@ -56,7 +58,7 @@ class Judge(Module):
         self.options = dict(options or {})
         metrics: dict[str, Module] = {}
         if kind == "instances":
-            metrics["instances"] = InstanceMetric(min_area, IGNORE if num_classes > 2 else None)
+            metrics["instances"] = InstanceMetric(min_area, VOID)
         elif kind == "unsupervised":
             metrics["classes"] = SemanticMetric(num_classes, IGNORE, num_clusters=num_clusters or num_classes)
         else:
@@ -81,8 +83,11 @@ class Judge(Module):
                 pairs = zip(batch["instances"], batch["mask"], strict=True)
                 classes["target_classes"] = [instance_classes(i, m, self.num_classes) for i, m in pairs]
             labels, scores = [one.labels for one in found], [one.scores for one in found]
+            target = batch["instances"]
+            if "mask" in batch:  # of no instance, but not background: nothing is known there
+                target = target.masked_fill((batch["mask"] == IGNORE) & (target == 0), VOID)
             self.metrics["instances"].update(  # type: ignore[operator]
-                labels, list(batch["instances"]), scores=scores, **classes
+                labels, list(target), scores=scores, **classes
             )
             return
         prediction = self.predict(network, image, batch.get("superpixels"))

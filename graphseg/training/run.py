@@ -7,6 +7,8 @@ network alone), `logs/` (CSV, and TensorBoard where it is installed), `pictures/
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ from graphseg.training.validation_pictures import ValidationPictures
 
 __all__ = ["network_of", "train"]
 
+# Warnings of Lightning's: of its own code, of what is meant so (no workers), and of going on in a folder.
+_NOT_OURS = (r".isinstance\(treespec", ".*does not have many workers", ".*exists and is not empty")
 _BEST = {"semantic": "val/miou", "unsupervised": "val/hungarian_accuracy", "instances": "val/ap"}
 
 
@@ -198,11 +202,19 @@ def train(
         log_every_n_steps=min(50, recipe.max_steps),
         **options,
     )
-    runner.fit(task, datamodule=data, ckpt_path=start, weights_only=True)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advert)
+    with warnings.catch_warnings():
+        for text in _NOT_OURS:
+            warnings.filterwarnings("ignore", text)
+        runner.fit(task, datamodule=data, ckpt_path=start, weights_only=True)
     network = task.network.cpu().eval()
     if runner.is_global_zero and runner.global_step >= recipe.max_steps:  # nothing was left to train
         save_network(network, task.info, out / "network.ckpt")
     return network
+
+
+def _is_no_advert(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()
 
 
 def latest_checkpoint(out: Path) -> Path | None:

@@ -145,12 +145,45 @@ def test_instances_that_are_missed_lower_the_precision_as_in_loops(classes):
         numbers = range(1, int(data.instances.max()) + 1)
         labels = instance_classes(data.instances, data.mask, classes) if several else torch.zeros(9).long()
         truth = [loops.Instance((data.instances == k).numpy(), int(labels[k - 1])) for k in numbers]
-        void = (data.instances == 255).numpy()
+        void = ((data.mask == 255) & (data.instances == 0)).numpy()
         images.append(loops.Image(predictions, [one for one in truth if one.area], void))
     expected = loops.average_precision(images)
     assert got["ap"] == pytest.approx(np.mean([np.mean(row) for row in expected.values()]))
     assert got["ap50"] == pytest.approx(np.mean([row[0] for row in expected.values()]))
     assert 0.2 < got["ap"] < 0.8
+
+
+class Given(nn.Module):
+    """Finds what it is given."""
+
+    def __init__(self, labels: Tensor) -> None:
+        super().__init__()
+        self.labels = labels
+
+    def segment(self, image: Tensor) -> list[Instances]:
+        n = int(self.labels.max())
+        ones = torch.ones(n, dtype=torch.int64)
+        return [Instances(self.labels, ones, ones.double(), ones, torch.zeros(n, 2, dtype=torch.int64))]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_what_is_found_where_nothing_is_known_is_no_mistake(classes):
+    truth = torch.zeros(1, 6, 8, dtype=torch.int64)
+    truth[0, :2, :4] = 255  # a number like any other
+    mask = (truth > 0).long()
+    found = torch.zeros(6, 8, dtype=torch.int64)
+    found[:2, :4], found[4:, 4:] = 1, 2
+    image = torch.zeros(1, 3, 6, 8)
+    values = []
+    for void in (False, True):
+        judge = Judge("instances", classes)
+        mask[0, 4:] = 255 if void else 0
+        judge.update(Given(found), {"image": image, "mask": mask, "instances": truth})
+        values.append(judge.compute()["ap"])
+    assert values[1] == 1 and values[0] < 1
+    judge = Judge("instances", 2)
+    judge.update(Given(found), {"image": image, "instances": truth})
+    assert judge.compute()["ap"] == values[0]
 
 
 def test_small_instances_count_on_request():
