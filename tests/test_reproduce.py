@@ -341,6 +341,8 @@ def test_groups_have_rates_of_their_own() -> None:
     protocol = dataclasses.replace(PROTOCOL, optimizer="adamw", rates={"cnn": 0.1, "all": 0.2})
     groups = make_optimizer(Two(), protocol).param_groups
     assert [group["lr"] for group in groups] == [0.1, 0.2]
+    slowed = make_optimizer(Two(), protocol, {"last.b": 0.5}).param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in slowed] == [(0.1, 5e-4), (0.1, 0.0)]
     with pytest.raises(ValueError, match="got optimizer='lion', expected sgd or adamw"):
         make_optimizer(Two(), dataclasses.replace(PROTOCOL, optimizer="lion"))
 

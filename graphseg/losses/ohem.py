@@ -63,11 +63,11 @@ def ohem_cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     return_count: bool = False,
+    reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Cross entropy of the hard pixels: probability of their class at most `threshold`, or among the `min_kept` lowest.
 
-    All pixels that tie with the last one kept are kept too. `weight` does not change which are hard. Every process
-    chooses among its own pixels.
+    All pixels that tie with the last one kept are kept too. `weight` does not change which are hard.
 
     Args:
         logits, target, weight, ignore_index: as for `cross_entropy`.
@@ -75,6 +75,8 @@ def ohem_cross_entropy(
         min_kept: of all pixels of the batch together.
         reduction: "mean" over the hard pixels, or "sum".
         return_count: return `[2]`: the value and what the mean divides by.
+        reduce: adds a tensor over processes, of whose pixels together the hardest are chosen; the value is still that
+            of one's own. Default: there is one process.
 
     Returns:
         A scalar, or `[2]`; 0 where every pixel is ignored.
@@ -88,10 +90,8 @@ def ohem_cross_entropy(
     loss, share = _pixel_losses(logits, target, weight, ignore_index)
     hardness = loss.detach().where(target.flatten() != ignore_index, -1.0)  # -log of the probability
     least = hardness.new_tensor(-math.log(threshold))
-    if 0 < min_kept < len(hardness):
-        least = torch.minimum(least, hardness.kthvalue(len(hardness) - min_kept + 1).values)
-    elif min_kept:
-        least = hardness.new_zeros(())
+    if min_kept:
+        least = torch.minimum(least, _kth_hardest(hardness, min_kept, reduce))
     share = share * (hardness >= least)
     return reduce_loss((loss * share).sum(), share.sum(), reduction, return_count)
 
@@ -137,7 +137,8 @@ class CDGCLoss(Module):
         Args:
             coarse, refined, auxiliary: logits `[P, K]` or `[B, K, *]`; without an auxiliary prediction its term is 0.
             target: integers `[P]` or `[B, *]`.
-            reduce: adds a tensor over processes, whose pixels then share one mean. Default: there is one process.
+            reduce: adds a tensor over processes, whose pixels then share one mean and one choice of the hardest.
+                Default: there is one process.
         """
         known: dict[str, Any] = {
             "weight": self.weight,
@@ -147,7 +148,7 @@ class CDGCLoss(Module):
         }
         hard: dict[str, Any] = {"threshold": self.threshold, "min_kept": self.min_kept}
         loss_c = mean_over(cross_entropy(coarse, target, **known), reduce)
-        loss_f = mean_over(ohem_cross_entropy(refined, target, **hard, **known), reduce)
+        loss_f = mean_over(ohem_cross_entropy(refined, target, reduce=reduce, **hard, **known), reduce)
         loss_a = torch.zeros_like(loss_c)
         if auxiliary is not None:
             loss_a = mean_over(cross_entropy(auxiliary, target, **known), reduce)
@@ -158,6 +159,22 @@ class CDGCLoss(Module):
             f"alpha={self.alpha}, beta={self.beta}, gamma={self.gamma}, "
             f"threshold={self.threshold}, min_kept={self.min_kept}"
         )
+
+
+def _kth_hardest(hardness: Tensor, k: int, reduce: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """The k-th largest `[]` of the hardnesses of all processes; 0 where fewer pixels count."""
+    if reduce is None:
+        if k > len(hardness):
+            return hardness.new_zeros(())
+        return hardness.kthvalue(len(hardness) - k + 1).values.clamp(min=0)
+    # The largest number that k of them reach, bit by bit: floats from 0 are in the order of their bits. Nothing but
+    # counts is sent, and the answer is exact.
+    bits = (hardness + 0.0).view(torch.int64 if hardness.dtype == torch.float64 else torch.int32)  # no -0.0
+    found = bits.new_zeros(())
+    for bit in reversed(range(8 * hardness.element_size() - 1)):
+        trial = found | (1 << bit)
+        found = trial.where(reduce((bits >= trial).sum()) >= k, found)
+    return found.view(hardness.dtype)
 
 
 def _pixel_losses(logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -214,3 +216,58 @@ def test_bad_input_is_refused_by_name():
         ohem_cross_entropy(logits, target, min_kept=-1)
     with pytest.raises(ValueError, match="got reduction='none'"):
         cross_entropy(logits, target, reduction="none")
+
+
+# Several processes
+
+
+class Together:
+    """Threads in the place of processes, each with a `reduce` that adds what all of them give."""
+
+    def __init__(self, count):
+        self.barrier, self.given = threading.Barrier(count), [torch.empty(0)] * count
+
+    def reduce(self, rank):
+        def add(x):
+            self.given[rank] = x.detach()
+            self.barrier.wait(60)
+            total = torch.stack(self.given).sum(0)
+            self.barrier.wait(60)
+            return x + (total - x.detach())
+
+        return add
+
+
+@pytest.mark.parametrize("min_kept", [0, 1, 7, 40, 90, 1000])
+@pytest.mark.parametrize("threshold", [0.05, 0.7])
+def test_processes_choose_the_hardest_of_all_their_pixels(min_kept, threshold, dtype, tolerance):
+    logits = 3 * torch.randn(90, 4, dtype=dtype)
+    logits[10:20] = logits[0]  # ties
+    logits[40:60] *= 5  # one share is harder than the other
+    target = torch.randint(0, 4, (90,))
+    target[torch.rand(90) < 0.2] = -100
+    known = {"threshold": threshold, "min_kept": min_kept, "reduction": "sum", "return_count": True}
+    whole = ohem_cross_entropy(logits, target, **known)
+    assert torch.equal(ohem_cross_entropy(logits, target, **known, reduce=lambda x: x), whole)
+    shares, together = [slice(0, 0), slice(0, 35), slice(35, 90)], Together(3)
+    with ThreadPoolExecutor(3) as pool:
+        tasks = [
+            pool.submit(ohem_cross_entropy, logits[s], target[s], **known, reduce=together.reduce(rank))
+            for rank, s in enumerate(shares)
+        ]
+        assert_close(torch.stack([task.result() for task in tasks]).sum(0), whole, **tolerance)
+
+
+def test_one_loss_of_two_processes():
+    maps = [torch.randn(40, 3, dtype=torch.float64) for _ in range(3)]
+    target = torch.randint(0, 3, (40,))
+    criterion, together = CDGCLoss(threshold=0.2, min_kept=12), Together(2)
+    whole = criterion(*maps, target)
+    with ThreadPoolExecutor(2) as pool:
+        shares = [slice(0, 9), slice(9, 40)]
+        tasks = [
+            pool.submit(criterion, *(x[s] for x in maps), target[s], together.reduce(rank))
+            for rank, s in enumerate(shares)
+        ]
+        for task in tasks:
+            assert_close(task.result(), whole)

@@ -119,7 +119,7 @@ def arm(kill: Kill) -> None:
     if kill.moment == "step":
         before(TrainingTask, "training_step")
     elif kill.moment == "updated":
-        TrainingTask.optimizer_step = after_update  # type: ignore[method-assign]
+        TrainingTask.optimizer_step = after_update  # type: ignore[method-assign, assignment]
     elif kill.moment in ("written", "in place"):
         os.replace = replacing  # type: ignore[assignment]
     elif kill.moment == "deleting":

@@ -23,7 +23,7 @@ STEP = TrainingTask.training_step
 CASES: dict[str, dict[str, Any]] = {
     "msp": {"network": "MSPNet", "options": {"dropout": 0.0}},
     "es_crf": {"network": "ESCRFNet", "options": {"dropout": 0.0}},
-    "cdgc": {"network": "CDGCNet", "options": {"dropout": 0.0, "ratio": 1.0, "min_kept": 0}},
+    "cdgc": {"network": "CDGCNet", "options": {"dropout": 0.0, "ratio": 1.0, "min_kept": 300, "threshold": 0.05}},
     "sgseg": {"network": "SGSeg", "stages": (("spnn", 1), ("joint", 1), ("segment", 1))},
     "affinity": {"network": "AffinityInstances"},
 }
@@ -32,17 +32,19 @@ CASES: dict[str, dict[str, Any]] = {
 def keep_gradients(folder: Path) -> None:
     """Every process writes its gradients of every step, and what its share of the batch was."""
 
+    share: dict[str, Any] = {}
+
     def watched(self: TrainingTask, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
-        self.share = {"sources": batch["source"], "labelled": int((batch["mask"] != 255).sum())}
+        share.update(sources=batch["source"], labelled=int((batch["mask"] != 255).sum()))
         return STEP(self, batch, batch_idx)
 
     def kept(self: TrainingTask, optimizer: Any) -> None:
         gradients = {name: p.grad.clone() for name, p in self.network.named_parameters() if p.grad is not None}
-        content = {"gradients": gradients, "share": self.share}
+        content = {"gradients": gradients, "share": share}
         torch.save(content, folder / f"step{self.global_step}_rank{self.global_rank}.pt")
 
     TrainingTask.training_step = watched  # type: ignore[method-assign]
-    TrainingTask.on_before_optimizer_step = kept  # type: ignore[method-assign]
+    TrainingTask.on_before_optimizer_step = kept  # type: ignore[method-assign, assignment]
 
 
 def main(root: Path) -> None:

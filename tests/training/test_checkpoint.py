@@ -13,7 +13,6 @@ from torch import nn
 from graphseg.datasets import ImageReader
 from graphseg.models import SegmentationNetwork
 from graphseg.training import NetworkInfo, load_network, network_of, read_checkpoint, save_network
-from graphseg.training import checkpoint as module
 from graphseg.training.checkpoint import make_network, write_checkpoint
 from tests.training._small import TINY, Scenes, tiny
 
@@ -205,7 +204,7 @@ def test_a_failure_leaves_the_file_before(moment, error, tmp_path, monkeypatch):
             arguments[1].write(b"some of it")
         raise error("no room")
 
-    monkeypatch.setattr(module.torch if moment == "save" else module.os, moment, fail)
+    monkeypatch.setattr(f"torch.{moment}" if moment == "save" else f"os.{moment}", fail)
     with pytest.raises(error, match="no room"):
         write_checkpoint({"graphseg": {}, "state_dict": {}}, path)
     monkeypatch.undo()

@@ -149,7 +149,7 @@ def test_a_cache_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def stop(source, target):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.os, "replace", stop)
+    monkeypatch.setattr("os.replace", stop)
     with pytest.raises(KeyboardInterrupt):
         CachedSuperpixels(tmp_path, (6,))(Data(image=photograph()))
     assert not list(tmp_path.glob("*.npy"))

@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from graphseg.training.processes import num_processes, sum_over_processes
 from tests.conftest import ROOT
 from tests.training._shared import CASES, QUIET
 
-EXACT = {"rtol": 1e-7, "atol": 1e-10}
+EXACT: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-10}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_gradients_are_those_of_the_whole_batch(name, trainings):
         for share in shares:
             assert share["gradients"].keys() == whole["gradients"].keys()
             for key, gradient in whole["gradients"].items():
-                assert_close(share["gradients"][key], gradient, **EXACT, msg=lambda text, key=key: f"{key}: {text}")
+                assert_close(share["gradients"][key], gradient, **EXACT)
         assert any(gradient.any() for gradient in whole["gradients"].values())
     if name == "sgseg":  # its stages train other parts
         assert parts == {frozenset({"spnn"}), frozenset({"spnn", "gnn", "cnn"}), frozenset({"gnn", "cnn"})}
@@ -67,7 +68,7 @@ def test_shares_have_very_different_numbers_of_labelled_pixels(trainings):
 def test_the_trained_networks_and_their_figures_are_the_same(name, trainings):
     alone, shared = (load_network(trainings / name / processes / "network.ckpt")[0] for processes in "12")
     for key, value in alone.state_dict().items():
-        assert_close(shared.state_dict()[key], value, **EXACT, msg=lambda text, key=key: f"{key}: {text}")
+        assert_close(shared.state_dict()[key], value, **EXACT)
     figures = [judged(trainings / name / processes / "logs" / "version_0" / "metrics.csv") for processes in "12"]
     assert figures[0] and figures[0] == pytest.approx(figures[1], rel=1e-6, nan_ok=True)
 

@@ -68,7 +68,7 @@ def test_there_is_one_for_every_paper_and_set():
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes_say_what_they_are(name):
     module = importlib.import_module(f"graphseg.training.recipes.{name}")
-    assert "Paper: " in module.__doc__
+    assert "Paper: " in (module.__doc__ or "")
     for recipe in (load_recipe(name), load_recipe(name, small=True)):
         assert recipe.name == name and recipe.source and recipe.dataset in DATASETS
         values = json.loads(json.dumps(recipe.values()))
@@ -144,7 +144,7 @@ class Steps(TrainingTask):
     def global_step(self) -> int:
         return self.number
 
-    def log(self, *arguments, **options):  # type: ignore[override]
+    def log(self, *arguments, **options):
         """Nothing listens."""
 
 

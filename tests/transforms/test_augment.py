@@ -26,6 +26,7 @@ from graphseg.transforms.augment import (
     RandomImageFlip,
     RandomImageScale,
     RandomQuarterTurn,
+    ResizeImage,
 )
 
 DTYPES = (torch.uint8, torch.uint16, torch.float16, torch.float32, torch.float64)
@@ -146,6 +147,96 @@ def test_annotations_are_the_regions_that_segments_are():
         ids, numbered = torch.unique(after.annotations[0], return_inverse=True)
         assert set(ids.tolist()) <= set(regions.unique().tolist())  # these keep their ids
         assert torch.equal(numbered, torch.unique(after.segments, return_inverse=True)[1])
+
+
+# Superpixels of several scales
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        *[RandomImageFlip(h, v) for h, v in [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]],
+        RandomQuarterTurn(),
+        *[RandomImageScale(factor, factor) for factor in (0.4, 0.75, 1.6)],
+        ResizeImage((5, 20)),
+        RandomImageCrop((4, 5)),
+        ColorJitter(0.3, 0.3, 0.3, 0.1),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8])
+def test_superpixels_go_where_each_scale_would_go_as_a_mask_and_keep_their_ids(transform, dtype):
+    generator = torch.Generator().manual_seed(1)
+    scales = torch.randint(0, 9, (3, 11, 14), generator=generator).to(dtype)
+    before = Data(image=torch.rand(3, 11, 14, generator=generator), superpixels=scales)
+    for _ in range(4):
+        draws = torch.rand(transform.num_draws, dtype=torch.float64, generator=generator).tolist()
+        after = transform.apply(copy.copy(before), draws)
+        alone = [transform.apply(Data(image=before.image, mask=m), draws).mask for m in scales]
+        assert torch.equal(after.superpixels, torch.stack(alone)) and after.superpixels.dtype == dtype
+        assert after.superpixels.is_contiguous() and torch.equal(before.superpixels, scales)
+
+
+@pytest.mark.parametrize("size", [(20, 23), (3, 23), (20, 5)])
+def test_padding_is_one_more_superpixel_at_every_scale(size):
+    scales = torch.stack([torch.arange(77).view(7, 11) // 30, torch.arange(77).view(7, 11)]).int()
+    before = Data(image=torch.ones(1, 7, 11), superpixels=scales)
+    for seed in range(5):
+        after = RandomImageCrop(size, seed=seed)(before)
+        inside = after.image[0] > 0
+        for old, new in zip(scales, after.superpixels, strict=True):
+            kept = new[inside]
+            assert new.shape == size and set(kept.tolist()) <= set(old.flatten().tolist())
+            assert (new[~inside] == kept.max() + 1).all()
+
+
+@pytest.mark.parametrize(
+    ("superpixels", "error", "message"),
+    [
+        (torch.zeros(4, 5).long(), ValueError, r"got shape \[4, 5\] for superpixels, expected \[\*, 4, 5\]"),
+        (torch.zeros(2, 5, 4).long(), ValueError, r"got shape \[2, 5, 4\] for superpixels"),
+        (torch.zeros(2, 4, 5), TypeError, "got dtype torch.float32 for superpixels"),
+        ([[0]], TypeError, "got list for superpixels"),
+    ],
+)
+def test_other_superpixels_are_refused(superpixels, error, message):
+    for transform in [*transforms(), ResizeImage((3, 3))]:
+        with pytest.raises(error, match=message):
+            transform(Data(image=torch.zeros(3, 4, 5), superpixels=superpixels))
+
+
+# One size
+
+
+@pytest.mark.parametrize("size", [(7, 9), (14, 18), (3, 20), (1, 1), (40, 4)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_resized_is_scaled_to_that_size(size, dtype):
+    before = sample(dtype=dtype)
+    kept = before.clone()
+    after = ResizeImage(size)(before)
+    assert_same(before, kept)
+    for key in ("mask", "valid", "segments", "instances", "boundary"):
+        assert after[key].shape == size and after[key].dtype == before[key].dtype
+    assert after.image.shape == (3, *size) and after.annotations.shape == (3, *size) and after.image.dtype == dtype
+    if size == (7, 9):
+        assert_same(after, before)
+    if size == (14, 18):
+        assert_same(after, RandomImageScale(2.0, 2.0)(before))
+    # Labels come from the pixel under the centre of the new one.
+    y, x = ((torch.arange(new) + 0.5) * old / new for new, old in zip(size, before.mask.shape, strict=True))
+    assert torch.equal(after.mask, before.mask[y.floor().long()][:, x.floor().long()])
+
+
+def test_resizing_draws_nothing_and_refuses_other_sizes():
+    state = torch.random.get_rng_state()
+    data = Data(image=torch.rand(3, 4, 6), geo=GEO)
+    state = torch.random.get_rng_state()
+    assert ResizeImage((2, 3))(data).geo == "" and ResizeImage((4, 6))(data).geo == GEO
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert repr(ResizeImage((2, 3))) == "ResizeImage(seed=None, size=(2, 3))"
+    for size, message in (((0, 3), "got height=0"), ((3, -1), "got width=-1")):
+        with pytest.raises(ValueError, match=message):
+            ResizeImage(size)
 
 
 GEO = '{"transform": [10.0, 0.0, 300.0, 0.0, -10.0, 700.0]}'
