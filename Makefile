@@ -39,6 +39,7 @@ bench: $(VENV)/.installed-bench
 	$(RUN) -m benchmarks.superpixels --out benchmarks/results/superpixels.json $(if $(PEERS),--peers $(PEERS))
 	$(RUN) -m benchmarks.layers --out benchmarks/results/layers.json
 	$(RUN) -m benchmarks.merge --out benchmarks/results/merge.json
+	$(RUN) -m benchmarks.networks --out benchmarks/results/networks.json
 	$(if $(DATA),$(RUN) -m benchmarks.datasets --data $(DATA) --out benchmarks/results/datasets.json)
 	$(if $(DATA),$(RUN) -m benchmarks.constructions --data $(DATA))
 

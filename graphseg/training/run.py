@@ -169,6 +169,7 @@ def train(
     task = TrainingTask(network, recipe, seed, tuple(reader.class_names), judge)
     if start is not None:
         check_same_training(start, task)
+    remove_leftovers(out, start)
     data = TrainingData(
         recipe,
         reader,
@@ -221,6 +222,17 @@ def latest_checkpoint(out: Path) -> Path | None:
     """The checkpoint of the last step in a training's folder; None for a new one."""
     found = {int(path.stem.split("=")[1]): path for path in (out / "checkpoints").glob("step=*.ckpt")}
     return found[max(found)] if found else None
+
+
+def remove_leftovers(out: Path, start: Path | None) -> None:
+    """Removes what a training leaves that is killed while it writes: parts of files, and the checkpoint before."""
+    for left in (
+        *out.glob("*.part"),
+        *(out / "checkpoints").glob("*.part"),
+        *(out / "checkpoints").glob("step=*.ckpt"),
+    ):
+        if left != start:
+            left.unlink(missing_ok=True)
 
 
 def check_same_training(path: Path, task: TrainingTask) -> None:
