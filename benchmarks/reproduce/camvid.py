@@ -161,8 +161,8 @@ CAMVID_TABLES = (
         ),
         ("miou", "boundary_f"),
         ADE20K,
-        "At first psi is about 4.5 between near pixels, which the position embeddings give alone, and a window sends 35 "
-        "times a pixel's own share: the pairwise term starts as a blur, and 200 steps are few to unlearn it. With "
+        "At first psi is about 4.5 between near pixels, which the position embeddings give alone, and a window sends "
+        "35 times a pixel's own share: the pairwise term starts as a blur, and 200 steps are few to unlearn it. With "
         "psi by softmax a window sends one share. The last row is what public code of a follow-up does.",
     ),
     Table(

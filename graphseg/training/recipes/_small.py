@@ -33,7 +33,6 @@ def small_sgseg(recipe: Recipe) -> Recipe:
         {"width": 0.125, "num_superpixels": 50, "k": 10},
         resize=(64, 64),
         crop=None,
-        jitter=0.0,  # saturation is of three channels
         lr={"spnn": 1e-3, "gnn": 1e-3, "cnn": 1e-3},
         stages=(("spnn", 100), ("joint", 200)),
     )

@@ -4,6 +4,8 @@ Paper: Liu et al., "Affinity Derivation and Graph Merge for Instance Segmentatio
 Optimiser and schedule of Cityscapes; the rate falls as often, 8 times, in 4,000 steps. Fitted to 402 images of
 256 x 256 and more with nuclei of some 20 pixels: crops of 256 x 256, batches of 16, the maps of stride 4 of DeepLabV3+,
 distances up to 16, balanced classes of pairs, and no pairs inside the background (see `AffinityInstances`).
+Affinities of balanced training seldom reach the paper's threshold of 0.97: edges merge from 0.5 and, the long ones,
+from 0.2, which was best of ten pairs on held-out training images of the small variant.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ RECIPE = CITYSCAPES.but(
         "background": "ignore",
         "balance": "channel",
         "calibrate": True,
+        "merge": {"stages": [[1, 2, 4], [8, 16]], "thresholds": [0.5, 0.2], "roi_size": None, "min_size": 10},
     },
     crop=(256, 256),
     scale=(0.5, 2.0),
@@ -31,4 +34,6 @@ RECIPE = CITYSCAPES.but(
     step_size=500,
     source="Affinity derivation and graph merge, section 5.1, fitted to the set",
 )
-SMALL = small(RECIPE, {**RESNET, "distances": (1, 2, 4, 8)}, step_size=40)
+SMALL_MERGE = {"stages": [[1, 2, 4], [8]], "thresholds": [0.5, 0.2], "roi_size": None, "min_size": 10}
+SMALL_OPTIONS = {**RESNET, "distances": (1, 2, 4, 8), "merge": SMALL_MERGE}
+SMALL = small(RECIPE, SMALL_OPTIONS, resize=None, step_size=40)

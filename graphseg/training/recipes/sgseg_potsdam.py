@@ -19,7 +19,6 @@ RECIPE = COCO_STUFF.but(
     dataset_options={"classes": 6, "tile": 200},
     options={"num_superpixels": 100, "alpha": 1.0, "beta": 5.0, "eta": 0.5},
     resize=None,
-    jitter=0.0,  # saturation is of three channels
     batch_size=32,
     max_steps=20_250,
     lr={"spnn": 5e-5, "gnn": 1e-4, "cnn": 1e-6},
