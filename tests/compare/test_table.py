@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,10 @@ def test_unit_of_a_column(name: str, values: list[float], unit: str) -> None:
 def test_what_is_written_is_the_value(name: str, values: list[float]) -> None:
     scale = column_scale(name, values)
     for value in values:
-        read = float(scale.write(value).replace(",", ""))
-        exact = value * scale.factor
-        assert abs(read - exact) <= max(0.5000001 * 10**-scale.decimals, 0.051 * exact if scale.tiny else 0)
+        read = Fraction(scale.write(value).replace(",", ""))
+        exact = Fraction(value * scale.factor)
+        half = Fraction(1, 2 * 10**scale.decimals)
+        assert abs(read - exact) <= max(half, Fraction(51, 1000) * exact if scale.tiny else 0)
 
 
 # terminal
