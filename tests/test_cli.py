@@ -569,7 +569,7 @@ def test_interrupted(tree: Path, tmp_path: Path, says: Says, monkeypatch: pytest
 
 def test_interrupted_by_the_keyboard(tmp_path: Path) -> None:
     """Ctrl-C reaches the command and its workers: one line, and the next build ends it."""
-    tree = write_tree(tmp_path, 400)
+    tree = write_tree(tmp_path, 200)
     words = ["build", str(tree / "images"), str(tmp_path / "out"), "--superpixels", "quickshift"]  # a slow one
     running = subprocess.Popen(
         [sys.executable, "-m", "graphseg", *words, "--workers", "2"],
@@ -592,7 +592,7 @@ def test_interrupted_by_the_keyboard(tmp_path: Path) -> None:
     assert running.returncode in (130, -signal.SIGINT) and said == "", err
     assert err == "graphseg: interrupted; the same command goes on where it stopped\n"
     assert main([*words, "--num-segments", "9"]) == 2
-    assert main(words) == 0 and len(ImageGraphDataset(tmp_path / "out")) == 400
+    assert main(words) == 0 and len(ImageGraphDataset(tmp_path / "out")) == 200
 
 
 # Inspect
