@@ -259,7 +259,7 @@ def start_build(tree, out, workers):
 
 
 def test_killed_at_any_moment(tmp_path):
-    """Three times over the same folder (benchmarks/kill_and_resume.py does more); in the end, the same graphs as in one go."""
+    """Three times over the same folder (benchmarks/kill_and_resume.py: more); in the end, the graphs as in one go."""
     tree, out = write_tree(tmp_path / "tree", 60), tmp_path / "out"
     transform = ToSuperpixelRAG(20, num_classes=3, ignore_index=255)
     whole = undisturbed(tree, tmp_path, transform)
