@@ -111,7 +111,7 @@ def read_set(
         if words and "unexpected keyword" in str(error):
             options.error(f"got --classes {options.classes}, expected none: {name} counts them one way")
         raise
-    reader.max_pixels = _max_pixels(options)
+    reader.max_pixels = max_pixels_of(options)
     return reader
 
 
@@ -124,7 +124,7 @@ def read_folder(options: argparse.Namespace, num_classes: int | None = None) -> 
     """
     from graphseg import datasets
 
-    most = _max_pixels(options)
+    most = max_pixels_of(options)
     for name in ("split", "classes"):
         if getattr(options, name) is not None:
             options.error(f"got --{name} without --dataset, expected both")
@@ -158,7 +158,7 @@ def read_folder(options: argparse.Namespace, num_classes: int | None = None) -> 
     return folder(K)
 
 
-def _max_pixels(options: argparse.Namespace) -> int:
+def max_pixels_of(options: argparse.Namespace) -> int:
     from graphseg._checks import check_positive_int
     from graphseg.datasets.image_file import MAX_PIXELS
 

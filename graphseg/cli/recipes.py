@@ -91,10 +91,14 @@ def training_images(options: argparse.Namespace, recipe: Recipe) -> tuple[Recipe
     split = options.split or own or "train"
     reader = read_set(options, recipe.dataset, split, known)
     val = options.val_split
-    if val is None:
-        there = {sample.split for sample in read_set(options, recipe.dataset, None, known).samples}
-        val = "val" if "val" in there - {split} else None
+    if val is None and split != "val":
+        val = _val_split(options, recipe.dataset, known)
     return recipe, reader, None if val is None else read_set(options, recipe.dataset, val, known)
+
+
+def _val_split(options: argparse.Namespace, name: str, known: dict[str, Any]) -> str | None:
+    """ "val", if a set has such a split."""
+    return "val" if "val" in {sample.split for sample in read_set(options, name, None, known).samples} else None
 
 
 def _parts_of_folder(options: argparse.Namespace) -> tuple[ImageReader, ImageReader | None]:
@@ -139,10 +143,7 @@ def images_to_judge(
     else:
         known = dict(recipe.dataset_options)
         known.pop("split", None)
-        split = options.split
-        if split is None:
-            there = {sample.split for sample in read_set(options, recipe.dataset, None, known).samples}
-            split = "val" if "val" in there else None
+        split = options.split or _val_split(options, recipe.dataset, known)
         reader = read_set(options, recipe.dataset, split, known)
     classes = recipe.count_classes(reader.num_classes)
     if recipe.kind == "semantic" and classes is not None and classes != num_classes:

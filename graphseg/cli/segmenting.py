@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graphseg.cli.answer import DONE, EXIT, FAILED, WITH_ERRORS, named_values, say, say_left_out
+from graphseg.cli.images import max_pixels_of
 from graphseg.cli.networks import add_network, check_training, open_network
 
 __all__ = ["add_segment"]
@@ -49,13 +50,10 @@ def add_segment(commands: Any) -> None:
 
 def _segment(options: argparse.Namespace) -> int:
     check_training("segment")
-    from graphseg._checks import check_positive_int
-    from graphseg.datasets.image_file import MAX_PIXELS
     from graphseg.training.segment_files import find_images
     from graphseg.training.segmenting import ERRORS, segment
 
-    most = MAX_PIXELS if options.max_pixels is None else options.max_pixels
-    check_positive_int("--max-pixels", most)
+    most = max_pixels_of(options)
     if options.out.exists() and not options.out.is_dir():
         raise NotADirectoryError(f"got --out {options.out}, which is a file, expected a folder or a new name")
     find_images(options.images, options.out)  # before the network is read

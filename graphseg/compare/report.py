@@ -27,7 +27,7 @@ from graphseg.compare.table import (
     failures,
     find_measure,
 )
-from graphseg.datasets.text_file import write_text
+from graphseg.datasets.whole_file import write_text
 
 __all__ = ["PHOTOGRAPH", "write_report"]
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from graphseg._checks import check_positive_int
-from graphseg.datasets.text_file import write_text
+from graphseg.datasets.whole_file import write_text
 
 __all__ = [
     "GROUPS",

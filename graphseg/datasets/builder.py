@@ -24,7 +24,7 @@ from graphseg.datasets.parallel import check_sendable, open_workers
 from graphseg.datasets.reader import BadFile, ImageReader
 from graphseg.datasets.statistics import graph_information
 from graphseg.datasets.store import Entry, Store, StoreError
-from graphseg.datasets.text_file import write_text
+from graphseg.datasets.whole_file import write_text
 from graphseg.transforms import ImageAugmentation, ImageTransform
 
 __all__ = ["ERRORS", "build_graphs"]

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from graphseg._checks import check_shape, check_tensor
+from graphseg.datasets.whole_file import whole_file
 
 __all__ = ["read_geo", "write_geotiff"]
 
@@ -105,7 +104,7 @@ def write_geotiff(
     it fits, float16 and bfloat16 as float32.
 
     Args:
-        path: the file.
+        path: the file; folders above it are made.
         values: `[H, W]` or `[C, H, W]`.
         geo: of `read_geo`, or of `read_image`; "" for none.
         nodata: the value of pixels without data; None: that of `geo`.
@@ -198,10 +197,9 @@ def _write(path: Path, array: np.ndarray[Any, Any], tags: Tags) -> None:
         (code, TAG_TYPES[code], len(value), value.encode("latin-1") if isinstance(value, str) else tuple(value), True)
         for code, value in sorted(tags.items())
     ]
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with whole_file(path) as file:
         tifffile.imwrite(
-            temporary,
+            file,
             array[0] if C == 1 else np.ascontiguousarray(np.moveaxis(array, 0, -1)),  # [H, W, C]
             photometric="rgb" if is_color else "minisblack",
             planarconfig=None if C == 1 else "contig",
@@ -209,9 +207,6 @@ def _write(path: Path, array: np.ndarray[Any, Any], tags: Tags) -> None:
             metadata=None,
             extratags=extra,
         )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_tags(page: tifffile.TiffPage) -> Tags:

@@ -14,6 +14,8 @@ Every term is that of one image, hence `[B]`; an image without a valid pixel has
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -179,10 +181,12 @@ class SPNNLoss(Module):
             return_count: return `[2]`: the value and the number of these images, to add up over processes.
         """
         terms = self.terms(probability, image, reconstructed, valid=valid)
+        return reduce_loss(self.weigh(terms).sum(), count_images(image, valid), reduction, return_count)
+
+    def weigh(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The sum of the terms with their weights."""
         loss = terms["clustering"] + self.alpha * terms["smoothness"]
-        loss = loss + self.beta * terms["recon"] + self.eta * terms["edge"]  # Eq. (8)
-        count = torch.tensor(len(loss), device=loss.device) if valid is None else valid.flatten(1).any(1).sum()
-        return reduce_loss(loss.sum(), count, reduction, return_count)
+        return loss + self.beta * terms["recon"] + self.eta * terms["edge"]  # Eq. (8)
 
     def terms(
         self, probability: Tensor, image: Tensor, reconstructed: Tensor, *, valid: Tensor | None = None
@@ -223,6 +227,11 @@ def _x_log_x(x: Tensor) -> Tensor:
 
 def _without_invalid(x: Tensor, valid: Tensor | None) -> Tensor:
     return x if valid is None else x.masked_fill(~valid.unsqueeze(1), 0)
+
+
+def count_images(image: Tensor, valid: Tensor | None) -> Tensor:
+    """How many images of a batch have a valid pixel."""
+    return torch.tensor(len(image), device=image.device) if valid is None else valid.flatten(1).any(1).sum()
 
 
 def _num_valid(maps: Tensor, valid: Tensor | None) -> Tensor:

@@ -38,8 +38,9 @@ from torch.nn import Module, Parameter
 from graphseg._checks import check_choice, check_positive_int, check_shape, check_tensor
 from graphseg.losses import affinity_counts, affinity_cross_entropy, cross_entropy, mean_over
 from graphseg.models.heads import ASPP
+from graphseg.models.pixels import resize
 from graphseg.models.resnet import backbone_channels
-from graphseg.models.segmentation import RATES, Reduce, SegmentationNetwork, resize
+from graphseg.models.segmentation import RATES, Reduce, SegmentationNetwork
 from graphseg.nn import AffinityHead, InstanceSegmenter, affinity_targets
 from graphseg.ops import affinity_offsets
 from graphseg.ops.instance_map import Instances
@@ -204,10 +205,13 @@ class AffinityInstances(Module):
         Args:
             image: `[B, in_channels, H, W]`, in [0, 1].
         """
-        logits = _at_size("the instance branch's logits", self.instance(image), image, len(self.offsets))
+        logits = self._raw_affinity_logits(image)
         if self.calibrate and not self.training:
             logits = logits + self.log_odds().to(logits.dtype).view(-1, 1, 1)
         return logits
+
+    def _raw_affinity_logits(self, image: Tensor) -> Tensor:
+        return _at_size("the instance branch's logits", self.instance(image), image, len(self.offsets))
 
     def log_odds(self) -> Tensor:
         """float64 `[K]`: log of same to different pairs in training; 0 where one of the two never occurred."""
@@ -277,7 +281,7 @@ class AffinityInstances(Module):
 
     def _affinity_loss(self, image: Tensor, instances: Tensor, reduce: Reduce | None) -> Tensor:
         target, counts = self._targets(instances), None
-        logits = _at_size("the instance branch's logits", self.instance(image), image, len(self.offsets))
+        logits = self._raw_affinity_logits(image)
         if self.balance == "channel":
             counts = affinity_counts(target, "channel")  # [2, K]
             counts = counts if reduce is None else reduce(counts)

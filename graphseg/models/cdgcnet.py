@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 from torch.nn import Conv2d, Identity, Module
 
 from graphseg._checks import check_choice
 from graphseg.losses import CDGCLoss
-from graphseg.models.es_crf import pixel_rows
 from graphseg.models.heads import ASPP, ConvNormReLU
+from graphseg.models.pixels import pixel_images, pixel_maps, pixel_rows, resize
 from graphseg.models.resnet import backbone_channels, scaled_width
 from graphseg.models.segmentation import (
     RATES,
@@ -29,10 +28,9 @@ from graphseg.models.segmentation import (
     Segmentation,
     SegmentationNetwork,
     reset_classifier,
-    resize,
 )
 from graphseg.nn import ClassWiseGraphConv
-from graphseg.nn.superpixel_mean import resize_labels
+from graphseg.ops.resize import resize_nearest
 
 __all__ = ["CDGCNet"]
 
@@ -155,17 +153,15 @@ class CDGCNet(SegmentationNetwork):
 
     def _refine(self, x: Tensor, coarse: Tensor, target: Tensor | None, generator: Generator | None) -> Tensor:
         """CDGC of features `[B, C, h, w]` and coarse scores `[B, K, h, w]`: `[B, C or 2C, h, w]`."""
-        B, _, h, w = x.shape
         y = None
         if self.graph == "dynamic" and self.training:
             if target is None:
                 raise ValueError("got no target, expected one while training with graph='dynamic'")
-            y = resize_labels(target.long(), h, w).flatten()
+            y = resize_nearest(target.long(), x.shape[2:]).flatten()
         elif self.graph == "plain":
             coarse = coarse[:, :1]  # one class, to which every pixel belongs
-        image = torch.arange(B, device=x.device).repeat_interleave(h * w)
-        out = self.graph_conv(pixel_rows(x), pixel_rows(coarse), y, image, generator=generator)
-        return out.view(B, h, w, -1).permute(0, 3, 1, 2)
+        out = self.graph_conv(pixel_rows(x), pixel_rows(coarse), y, pixel_images(x), generator=generator)
+        return pixel_maps(out, x)
 
     def loss_terms(self, out: Segmentation, mask: Tensor, reduce: Reduce | None) -> dict[str, Tensor]:
         if out.coarse is None:

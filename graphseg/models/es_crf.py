@@ -12,17 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import BatchNorm2d, Conv2d, Module, Sequential
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.nn.init import zeros_
 
 from graphseg._checks import check_choice, check_positive_int
-from graphseg.models.segmentation import SegmentationNetwork, resize
+from graphseg.models.pixels import pixel_images, pixel_maps, pixel_positions, pixel_rows, resize, window_edges
+from graphseg.models.segmentation import SegmentationNetwork, superpixel_scales
 from graphseg.nn import EmbeddedSuperpixelCRF, MeanFieldCRF
-from graphseg.nn.superpixel_mean import check_labels, resize_labels
-from graphseg.ops import affinity_offsets, offset_edges
+from graphseg.nn.superpixel_mean import check_labels
+from graphseg.ops.resize import resize_nearest
 
 __all__ = ["ESCRFNet", "NonLocalBlock"]
 
@@ -121,51 +121,21 @@ class ESCRFNet(SegmentationNetwork):
             return self.crf(x)
         if not isinstance(self.crf, EmbeddedSuperpixelCRF):
             return x
-        B, _, h, w = x.shape
+        h, w = x.shape[2:]
         small = image if image.shape[-2:] == x.shape[-2:] else interpolate(image, (h, w), mode="area")
         assignment = None
         if self.num_superpixels:
-            (labels,) = self.scales(image, superpixels)
+            (labels,) = superpixel_scales(image, superpixels, self.num_superpixels)
             # Numbered in each image; `batch` parts them.
-            assignment = resize_labels(check_labels(x, labels), h, w).flatten()
-        pos, batch = pixel_positions(B, h, w, x.device)
-        edge_index = None if self.graph == "all" else window_edges(B, h, w, self.window, x.device)
-        refined = self.crf(pixel_rows(x), pixel_rows(small), pos, edge_index, assignment, batch)
-        return refined.view(B, h, w, -1).permute(0, 3, 1, 2)
+            assignment = resize_nearest(check_labels(x, labels), (h, w)).flatten()
+        pos, batch = pixel_positions(x), pixel_images(x)
+        edge_index = None if self.graph == "all" else window_edges(x, self.window)
+        return pixel_maps(self.crf(pixel_rows(x), pixel_rows(small), pos, edge_index, assignment, batch), x)
 
     def refine_scores(self, logits: Tensor, image: Tensor) -> Tensor:
         if not isinstance(self.crf, MeanFieldCRF) or (self.training and not self.crf.trained):
             return logits
         logits = resize(logits, image.shape[-2:])
-        B, K, H, W = logits.shape
-        pos, batch = pixel_positions(B, H, W, logits.device)
-        edges = window_edges(B, H, W, None, logits.device, self.crf.radius)
-        scores = self.crf(pixel_rows(logits), pixel_rows(image), pos, edges, batch)
-        return scores.view(B, H, W, K).permute(0, 3, 1, 2)
-
-
-def pixel_rows(x: Tensor) -> Tensor:
-    """Maps `[B, C, h, w]` as rows of pixels `[B h w, C]`."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.size(1))
-
-
-def pixel_positions(B: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(x, y) of the pixels of B images `[B h w, 2]`, and the image of each."""
-    y, x = torch.meshgrid(torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij")
-    pos = torch.stack([x, y], -1).view(-1, 2).float()
-    return pos.repeat(B, 1), torch.arange(B, device=device).repeat_interleave(h * w)
-
-
-def window_edges(
-    B: int, h: int, w: int, distances: Sequence[int] | None, device: torch.device, radius: float = 0.0
-) -> Tensor:
-    """Edges both ways between the pixels of B images: eight neighbours at each distance, or all within a radius."""
-    if distances is not None:
-        offsets = affinity_offsets(distances)
-    else:
-        reach = int(radius)
-        steps = range(-reach, reach + 1)
-        offsets = [(dy, dx) for dy in steps for dx in steps if 0 < dy * dy + dx * dx <= radius * radius]
-    one = offset_edges(h, w, offsets, directed=True, device=device)  # [2, E]
-    shift = h * w * torch.arange(B, device=device)
-    return (one.unsqueeze(1) + shift.view(1, B, 1)).reshape(2, -1)
+        pos, batch = pixel_positions(logits), pixel_images(logits)
+        edges = window_edges(logits, None, self.crf.radius)
+        return pixel_maps(self.crf(pixel_rows(logits), pixel_rows(image), pos, edges, batch), logits)

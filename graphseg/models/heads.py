@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout2d, Module, ModuleList, ReLU, Sequential
-from torch.nn.functional import interpolate
 
 from graphseg._checks import check_positive_int
+from graphseg.models.pixels import resize
 
 __all__ = ["ASPP", "AuxiliaryHead", "DeepLabV3Head", "DeepLabV3PlusHead", "PSPHead"]
 
@@ -75,7 +75,7 @@ class ASPP(Module):
         Args:
             x: `[B, in_channels, h, w]`; in training at least two images, whose means have a norm.
         """
-        pooled = _resize(self.pooling(x), x)
+        pooled = resize(self.pooling(x), x.shape[2:])
         return self.fuse(torch.cat([*(branch(x) for branch in self.branches), pooled], 1))
 
 
@@ -140,7 +140,7 @@ class DeepLabV3PlusHead(Module):
             maps: of the backbone.
         """
         low = self.low(maps[0])
-        return self.decoder(torch.cat([_resize(self.aspp(maps[-1]), low), low], 1))
+        return self.decoder(torch.cat([resize(self.aspp(maps[-1]), low.shape[2:]), low], 1))
 
 
 class PSPHead(Module):
@@ -171,7 +171,7 @@ class PSPHead(Module):
             maps: of the backbone.
         """
         x = maps[-1]
-        return self.fuse(torch.cat([x, *(_resize(grid(x), x) for grid in self.grids)], 1))
+        return self.fuse(torch.cat([x, *(resize(grid(x), x.shape[2:]) for grid in self.grids)], 1))
 
 
 class AuxiliaryHead(Sequential):
@@ -186,8 +186,3 @@ class AuxiliaryHead(Sequential):
 
     def __init__(self, in_channels: int, num_classes: int, channels: int = 256, dropout: float = 0.1) -> None:
         super().__init__(ConvNormReLU(in_channels, channels, 3), Dropout2d(dropout), Conv2d(channels, num_classes, 1))
-
-
-def _resize(x: Tensor, like: Tensor) -> Tensor:
-    size = like.shape[-2:]
-    return x if x.shape[-2:] == size else interpolate(x, size, mode="bilinear", align_corners=False)

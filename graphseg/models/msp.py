@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from graphseg._checks import check_positive_int
-from graphseg.models.segmentation import SegmentationNetwork
+from graphseg.models.segmentation import SegmentationNetwork, superpixel_scales
 from graphseg.nn import MultiscaleSuperpixelMean
 from graphseg.nn.superpixel_mean import check_labels
 
@@ -55,4 +55,4 @@ class MSPNet(SegmentationNetwork):
     def refine(self, x: Tensor, image: Tensor, superpixels: Tensor | Sequence[Tensor] | None) -> Tensor:
         if not self.num_superpixels:
             return x
-        return self.superpixel_mean(x, self.scales(image, superpixels))
+        return self.superpixel_mean(x, superpixel_scales(image, superpixels, self.num_superpixels))

@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 
-import torch
 from torch import Tensor
 from torch.nn import BatchNorm2d, Conv2d, Identity, MaxPool2d, Module, Sequential
 from torch.nn.init import kaiming_normal_
 
 from graphseg._checks import check_choice, check_positive_int, check_shape, check_tensor
+from graphseg.models.tensor_file import read_tensors
 
 __all__ = ["ResNet", "load_backbone_weights", "resnet18", "resnet34", "resnet50", "resnet101", "scaled_width"]
 
@@ -252,13 +252,7 @@ def load_backbone_weights(backbone: Module, path: str | PathLike[str]) -> None:
         OSError: if the file cannot be opened.
         ValueError: if it holds no state dict, or one of other names or shapes; the backbone is then unchanged.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises errors of many kinds for what is not its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"got {path}, expected a state dict that torch has saved: {reason}") from error
+    state = read_tensors(path, "a state dict that torch has saved")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"got {path} with something else, expected a state dict: names and tensors")
     state = {name: value for name, value in state.items() if name not in _WITH_FC}

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 from torch.nn import Conv2d, Dropout2d, Module, Parameter
-from torch.nn.functional import interpolate
 from torch.nn.init import normal_, zeros_
 
 from graphseg._checks import check_choice, check_positive_int, check_shape, check_tensor
 from graphseg.losses import cross_entropy, mean_over
 from graphseg.models.heads import AuxiliaryHead, DeepLabV3Head, DeepLabV3PlusHead, PSPHead
+from graphseg.models.pixels import resize
 from graphseg.models.resnet import backbone_channels, backbone_maps, make_backbone, scaled_width
 from graphseg.ops import multiscale_slic
 
@@ -113,20 +113,12 @@ class SegmentationNetwork(Module):
             more["low_channels"] = scaled_width(48, width)
         self.head = HEADS[head](maps, size, **more)
         self.dropout = Dropout2d(dropout)
-        self.classifier = Conv2d(self.feature_channels(size), num_classes, 1)
+        self.classifier = Conv2d(size, num_classes, 1)
         self.auxiliary: Module | None = None
         if auxiliary:
             self.auxiliary = AuxiliaryHead(maps[-2], num_classes, scaled_width(256, width), dropout)
         reset_classifier(self.classifier)
         register_normalization(self, in_channels)
-
-    def feature_channels(self, size: int) -> int:
-        """Channels of the features that enter the classifier.
-
-        Args:
-            size: D, those of the head.
-        """
-        return size
 
     def forward(
         self,
@@ -191,18 +183,6 @@ class SegmentationNetwork(Module):
         if self.auxiliary is None or not self.training:
             return None
         return resize(self.auxiliary(maps[-2]), size)
-
-    def scales(self, image: Tensor, superpixels: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
-        """Label maps `[B, h, w]`, one for each of `num_superpixels`.
-
-        Args:
-            image: `[B, in_channels, H, W]`, of which they are made if there are none yet.
-            superpixels: as for `forward`.
-
-        Raises:
-            ValueError: for another number of scales.
-        """
-        return superpixel_scales(image, superpixels, self.num_superpixels)
 
     def losses(
         self, batch: Mapping[str, Tensor], *, reduce: Reduce | None = None, generator: Generator | None = None
@@ -297,10 +277,3 @@ def check_image(image: Tensor, in_channels: int) -> None:
     check_shape("image", check_tensor("image", image), (None, in_channels, None, None))
     if not image.is_floating_point():
         raise TypeError(f"got dtype {image.dtype} for image, expected floating-point values in [0, 1]")
-
-
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """`[B, K, h, w]` in another size, bilinearly."""
-    return (
-        x if tuple(x.shape[-2:]) == tuple(size) else interpolate(x, tuple(size), mode="bilinear", align_corners=False)
-    )

@@ -32,6 +32,7 @@ from graphseg.losses import (
     superpixelate,
     total_variation,
 )
+from graphseg.losses.spnn import count_images
 from graphseg.models._sgseg_parts import (
     SPNN,
     SegmentationCNN,
@@ -270,11 +271,9 @@ class SGSeg(Module):
         self, x: Tensor, maps: SuperpixelMaps, valid: Tensor | None, reduce: Reduce | None, terms: dict[str, Tensor]
     ) -> Tensor:
         found = self.spnn_loss.terms(maps.assignment, x, maps.reconstruction, valid=valid)  # [B] each
-        count = torch.tensor(len(x), device=x.device) if valid is None else valid.flatten(1).any(1).sum()
+        count = count_images(x, valid)
         terms |= {name: mean_over(torch.stack([value.sum(), count]), reduce) for name, value in found.items()}
-        alpha, beta, eta = self.spnn_loss.alpha, self.spnn_loss.beta, self.spnn_loss.eta
-        loss = terms["clustering"] + alpha * terms["smoothness"]
-        terms["spnn"] = loss + beta * terms["recon"] + eta * terms["edge"]  # Eq. (8)
+        terms["spnn"] = self.spnn_loss.weigh(terms)
         return terms["spnn"]
 
     def _cnn_loss(

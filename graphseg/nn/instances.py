@@ -26,6 +26,7 @@ from graphseg._checks import check_choice, check_positive_int, check_shape, chec
 from graphseg.nn._instance_merge import InstanceMerge, PixelGraph, refine_classes
 from graphseg.nn.affinity import Offsets
 from graphseg.ops.instance_map import Instances, collect_instances, flip_affinities, super_class_probability
+from graphseg.ops.resize import resize_nearest
 from graphseg.ops.roi import Rois, find_rois
 
 __all__ = ["InstanceSegmenter", "refine_classes", "segment_instances"]
@@ -219,8 +220,8 @@ class InstanceSegmenter(Module):
             maps, scores = self.merge.clusters([look.graph for look in looks])
             for look, found in zip(looks, maps, strict=True):
                 at = look.place
-                rows, columns = (_nearest(n, m) for n, m in zip(cluster[at].shape, found.shape[1:], strict=True))
-                found, classes, chance = (m[0, rows][:, columns] for m in (found, look.pixel_class, look.chance))
+                size = cluster[at].shape
+                found, classes, chance = (resize_nearest(m[0], size) for m in (found, look.pixel_class, look.chance))
                 won = (found >= 0) & (chance > best[at])
                 for canvas, values in ((cluster, found), (pixel_class, classes), (best, chance)):
                     canvas[at] = values.where(won, canvas[at])
@@ -237,8 +238,7 @@ class InstanceSegmenter(Module):
         if cut.shape[2:] != size:
             cut = F.interpolate(cut, size, mode="bilinear")
         semantic = self.semantic(cut)
-        area = rois.area[rois.image[r], ys, xs] == r + 1
-        area = area[_nearest(size[0], y1 - y0)][:, _nearest(size[1], x1 - x0)]
+        area = resize_nearest(rois.area[rois.image[r], ys, xs] == r + 1, size)
         kinds = merge.kinds(semantic)
         group = ((kinds == kind + 1) & area).long()
         pixel_class = merge.pixel_classes(semantic, kinds)
@@ -271,8 +271,3 @@ def _at_size(logits: Tensor, image: Tensor) -> Tensor:
     check_shape("a network's output", check_tensor("a network's output", logits), (len(image), None, None, None))
     size = image.shape[2:]
     return logits if logits.shape[2:] == size else F.interpolate(logits, size, mode="bilinear")
-
-
-def _nearest(target: int, source: int) -> Tensor:
-    """Where to look among `source` pixels for each of `target`: at its centre."""
-    return (2 * torch.arange(target) + 1) * source // (2 * target)

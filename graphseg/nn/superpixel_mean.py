@@ -24,20 +24,10 @@ from torch_geometric.nn import MessagePassing
 from graphseg._checks import check_integer, check_positive_int, check_same_device, check_shape, check_tensor
 from graphseg.nn._watched import is_watched
 from graphseg.ops import pool, project
+from graphseg.ops.resize import resize_nearest
 from graphseg.ops.superpixel_mean import add_region_means, count_regions, label_bounds
 
 __all__ = ["MultiscaleSuperpixelMean", "SuperpixelMean"]
-
-
-def resize_labels(labels: Tensor, height: int, width: int) -> Tensor:
-    """Label maps [B, h, w] at `[B, height, width]`, by nearest-exact: the pixel below each new centre."""
-    for dim, size in ((1, height), (2, width)):
-        old = labels.size(dim)
-        if old != size:
-            # floor((i + 0.5) * old / size), in integers
-            source = (2 * torch.arange(size, device=labels.device) + 1) * old // (2 * size)
-            labels = labels.index_select(dim, source)
-    return labels
 
 
 def check_labels(x: Tensor, assignment: Tensor, num_nodes: int | None = None) -> Tensor:
@@ -78,7 +68,7 @@ class _SuperpixelMessages(MessagePassing):
     def pass_messages(self, x: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """Eq. (3) for one label map after another."""
         if x.dim() == 4:
-            labels = [resize_labels(scale, x.size(2), x.size(3)).flatten(1) for scale in labels]  # S times [B, P]
+            labels = [resize_nearest(scale, x.shape[2:]).flatten(1) for scale in labels]  # S times [B, P]
             out = x.flatten(2)  # [B, C, P]
         else:
             out = x.t().unsqueeze(0)  # [1, C, P]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import Module
+
+from graphseg.datasets.whole_file import whole_file
+from graphseg.models.tensor_file import read_tensors
 
 __all__ = ["NetworkInfo", "load_network", "read_checkpoint", "save_network"]
 
@@ -46,18 +48,9 @@ class NetworkInfo:
 
 
 def write_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes beside the file, then takes its place: there is the whole file, or the one before."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Writes a file: there is the whole one, or the one before."""
+    with whole_file(path) as file:
+        torch.save(dict(content), file)
 
 
 def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
@@ -71,25 +64,12 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
         OSError: if it cannot be opened.
         ValueError: for a file that is cut off, or not graphseg's.
     """
-    content = read_tensors(path, map_location)
+    content = read_tensors(path, "a checkpoint", map_location)
     if not isinstance(content, dict) or not isinstance(content.get(KEY), dict) or "state_dict" not in content:
         raise ValueError(f"got {path}, expected a checkpoint of graphseg; this file was written by something else")
     if content[KEY].get("version") != VERSION:
         raise ValueError(f"got version {content[KEY].get('version')} of {path}, expected {VERSION}")
     return content
-
-
-def read_tensors(path: str | os.PathLike[str], map_location: Any = "cpu") -> Any:
-    """What `torch.save` wrote, of which no code is run; ValueError for a file that is cut off, or another kind."""
-    try:
-        return torch.load(path, map_location=map_location, weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises errors of many kinds for what is not its own
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"got {path}, expected a checkpoint: it is cut off, or another kind of file ({first})"
-        ) from error
 
 
 def save_network(network: Module, info: NetworkInfo, path: str | os.PathLike[str]) -> None:

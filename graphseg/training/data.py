@@ -6,7 +6,6 @@ reader --resize, cached superpixels, augmentation--> Data --stack_images--> {"im
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import Compose
 
 from graphseg.datasets import ImageReader
+from graphseg.datasets.whole_file import whole_file
 from graphseg.ops import multiscale_slic
 from graphseg.training.recipe import Recipe
 from graphseg.training.sampling import AugmentedImages, StepSampler
@@ -66,11 +66,8 @@ class CachedSuperpixels:
     def _make(self, image: Tensor, path: Path) -> np.ndarray[Any, Any]:
         found = multiscale_slic(image.unsqueeze(0), self.counts)
         labels: np.ndarray[Any, Any] = torch.cat(found).int().numpy()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
+        with whole_file(path) as file:
             np.save(file, labels, allow_pickle=False)
-        os.replace(part, path)
         return labels
 
 

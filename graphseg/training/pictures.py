@@ -39,9 +39,7 @@ def label_overlay(
     Raises:
         TypeError, ValueError: for another dtype or shape than these.
     """
-    _check_labels(labels, image)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"got alpha={alpha}, expected an opacity in [0, 1]")
+    _check(labels, image, alpha)
     labels = labels.long()
     known = (labels >= 0) & (labels != ignore_index)
     ground = _colours(image)
@@ -65,9 +63,7 @@ def instance_overlay(image: Tensor, labels: Tensor, *, palette: Sequence[str] = 
     Raises:
         TypeError, ValueError: for another dtype or shape than these.
     """
-    _check_labels(labels, image)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"got alpha={alpha}, expected an opacity in [0, 1]")
+    _check(labels, image, alpha)
     labels = labels.long()
     line = torch.zeros_like(labels, dtype=torch.bool)
     for dim in (0, 1):
@@ -79,7 +75,7 @@ def instance_overlay(image: Tensor, labels: Tensor, *, palette: Sequence[str] = 
     return _rounded(torch.where(labels > 0, tinted, ground))
 
 
-def _check_labels(labels: Tensor, image: Tensor) -> None:
+def _check(labels: Tensor, image: Tensor, alpha: float) -> None:
     check_shape("image", check_tensor("image", image), (None, None, None))
     if image.size(0) < 1:
         raise ValueError(f"got shape {list(image.shape)} for image, expected at least one channel")
@@ -87,6 +83,8 @@ def _check_labels(labels: Tensor, image: Tensor) -> None:
         raise TypeError(f"got dtype {image.dtype} for image, expected torch.uint8 or floating-point values in [0, 1]")
     check_integer("labels", check_tensor("labels", labels))
     check_shape("labels", labels, tuple(image.shape[1:]))
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"got alpha={alpha}, expected an opacity in [0, 1]")
 
 
 def _colours(image: Tensor) -> Tensor:

@@ -24,11 +24,11 @@ from torch.nn import Module
 from graphseg._checks import check_positive_int
 from graphseg.datasets import ImageReader
 from graphseg.models import load_backbone_weights
+from graphseg.models.tensor_file import read_tensors
 from graphseg.training.checkpoint import (
     KEY,
     make_network,
     read_checkpoint,
-    read_tensors,
     save_network,
     write_checkpoint,
 )
@@ -67,7 +67,7 @@ class WholeFiles(TorchCheckpointIO):
             map_location: where its tensors go.
             weights_only: not used: no code is run in any case.
         """
-        found: dict[str, Any] = read_tensors(path, map_location or "cpu")
+        found: dict[str, Any] = read_tensors(path, "a checkpoint", map_location or "cpu")
         return found
 
 
@@ -209,8 +209,9 @@ def train(
             warnings.filterwarnings("ignore", text)
         runner.fit(task, datamodule=data, ckpt_path=start, weights_only=True)
     network = task.network.cpu().eval()
-    if runner.is_global_zero and runner.global_step >= recipe.max_steps:  # nothing was left to train
-        save_network(network, task.info, out / "network.ckpt")
+    path = out / "network.ckpt"
+    if runner.is_global_zero and runner.global_step >= recipe.max_steps and not path.exists():  # none left to train
+        save_network(network, task.info, path)
     return network
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from graphseg.datasets import write_geotiff
 from graphseg.datasets.image_file import IMAGE_SUFFIXES, ImageFile
-from graphseg.datasets.text_file import write_text
+from graphseg.datasets.whole_file import whole_file, write_text
 from graphseg.training.data import image_in_unit_range
 from graphseg.training.pictures import instance_overlay, label_overlay
 
@@ -157,7 +156,6 @@ def write_results(
 
 
 def _write_map(path: Path, values: np.ndarray[Any, Any], geo: str, nodata: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     if geo:
         write_geotiff(path, torch.from_numpy(values), geo, nodata=nodata)
     else:
@@ -165,11 +163,5 @@ def _write_map(path: Path, values: np.ndarray[Any, Any], geo: str, nodata: int) 
 
 
 def _write_png(path: Path, values: np.ndarray[Any, Any]) -> None:
-    """Writes beside the file, then takes its place: there is the whole file, or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        Image.fromarray(values).save(part, format="PNG")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        Image.fromarray(values).save(file, format="PNG")

@@ -25,8 +25,9 @@ from graphseg.datasets import BadFile, read_image
 from graphseg.datasets.builder import reason_of
 from graphseg.datasets.content import file_stamps
 from graphseg.datasets.image_file import MAX_PIXELS, ImageFile
-from graphseg.datasets.text_file import write_text
+from graphseg.datasets.whole_file import write_text
 from graphseg.metrics.multiscale import multiscale_probabilities
+from graphseg.ops.resize import resize_nearest
 from graphseg.training.data import image_in_unit_range
 from graphseg.training.segment_files import Found, find_images, is_done, write_results
 from graphseg.transforms import ResizeImage
@@ -162,7 +163,7 @@ def segment_image(
     if hasattr(network, "segment"):
         mirrored = {"flip_semantic": True, "flip_affinity": True} if flip else {}
         (found,) = network.segment(image, **mirrored, **(options or {}))
-        instances = _nearest(found.labels.cpu(), own)
+        instances = resize_nearest(found.labels.cpu(), own)
         if file.valid is not None:
             instances = instances.masked_fill(~file.valid, 0)
         classes = found.classes.cpu()
@@ -185,13 +186,6 @@ def _read(path: Path, in_channels: int, max_pixels: int) -> ImageFile:
     if len(file.image) != in_channels:
         raise ValueError(f"{path}: got {len(file.image)} channels, expected {in_channels} as the network")
     return file
-
-
-def _nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """`[h, w]` in another size: what lies under each pixel's centre."""
-    for dim, n in enumerate(size):
-        labels = labels.index_select(dim, (2 * torch.arange(n) + 1) * labels.size(dim) // (2 * n))
-    return labels
 
 
 def _hidden(labels: Tensor, valid: Tensor | None) -> Tensor:

@@ -32,6 +32,7 @@ from torch_geometric.transforms import BaseTransform
 
 from graphseg._checks import check_integer, check_positive_int, check_shape, check_tensor
 from graphseg.ops.rag import relabel
+from graphseg.ops.resize import resize_nearest
 from graphseg.transforms._base import MAP_FIELDS, NO_ANNOTATION, check_image, check_map
 
 __all__ = [
@@ -337,7 +338,7 @@ def _scaled(data: Data, size: tuple[int, int]) -> Data:
         elif name == "boundary":
             data.boundary = _interpolate(data.boundary.unsqueeze(0), size, valid).squeeze(0)
         else:
-            data[name] = _nearest(data[name], size)
+            data[name] = resize_nearest(data[name], size)
     return _relabel_segments(data)
 
 
@@ -374,14 +375,6 @@ def _flip(value: Tensor, dim: int) -> Tensor:
     return value.index_select(dim, torch.arange(value.size(dim) - 1, -1, -1, device=value.device))
 
 
-def _nearest(value: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes [*, H, W] to `size` by the nearest pixel: floor((i + 1/2) H / h), in whole numbers."""
-    for dim, new in zip((-2, -1), size, strict=True):
-        position = torch.arange(new, device=value.device)
-        value = value.index_select(dim, (2 * position + 1) * value.size(dim) // (2 * new))
-    return value
-
-
 def _interpolate(image: Tensor, size: tuple[int, int], valid: Tensor | None) -> Tensor:
     """Resizes [C, H, W] to `size`: sum(w x) / sum(w) over valid pixels, w the bilinear filter."""
     x = image.to(torch.float64 if image.dtype == torch.float64 else torch.float32)
@@ -390,7 +383,7 @@ def _interpolate(image: Tensor, size: tuple[int, int], valid: Tensor | None) -> 
     weight = _bilinear(valid.to(x.dtype).unsqueeze(0), size)  # [1, h, w]
     x = _bilinear(x.masked_fill(~valid, 0), size) / weight.where(weight > 0, 1)
     # The pixel nearest to a valid one always has a weight.
-    return _restore(x.masked_fill(~_nearest(valid, size), 0), image.dtype)
+    return _restore(x.masked_fill(~resize_nearest(valid, size), 0), image.dtype)
 
 
 def _bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -28,7 +28,7 @@ from graphseg.compare.table import (
     write_csv,
     write_json,
 )
-from graphseg.datasets.text_file import write_text
+from graphseg.datasets.whole_file import write_text
 
 written = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 finite = st.floats(min_value=-1e12, max_value=1e12)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from graphseg.models import ESCRFNet, SegmentationNetwork
-from graphseg.models.es_crf import NonLocalBlock, pixel_positions, pixel_rows, window_edges
+from graphseg.models.es_crf import NonLocalBlock
+from graphseg.models.pixels import pixel_images, pixel_maps, pixel_positions, pixel_rows, window_edges
 from graphseg.ops import multiscale_slic
 from tests.models.small_networks import (
     EXACT,
@@ -86,7 +87,7 @@ def test_window_edges_are_the_loop(size, distances, radius, device):
     h, w = size
     offsets = disk(radius) if distances is None else [step for d in distances for step in ring(d)]
     expected = sorted((j + b * h * w, i + b * h * w) for b in range(3) for j, i in loop_window(h, w, offsets))
-    edges = window_edges(3, h, w, distances, device, radius)
+    edges = window_edges(torch.empty(3, 2, h, w, device=device), distances, radius)
     assert edges.device.type == device.type and edges.dtype == torch.int64
     assert sorted(map(tuple, edges.t().tolist())) == expected
     assert len(set(expected)) == len(expected)
@@ -94,8 +95,9 @@ def test_window_edges_are_the_loop(size, distances, radius, device):
 
 def test_pixels_as_rows_with_positions():
     x = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
-    pos, batch = pixel_positions(2, 4, 5, x.device)
+    pos, batch = pixel_positions(x), pixel_images(x)
     rows = pixel_rows(x)
+    assert torch.equal(pixel_maps(rows, x), x)
     for row, (column, line), image in zip(rows, pos.long().tolist(), batch.tolist(), strict=True):
         assert torch.equal(row, x[image, :, line, column])
 

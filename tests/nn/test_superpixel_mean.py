@@ -19,7 +19,8 @@ from torch_geometric.explain import Explainer, GNNExplainer
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GCNConv, MessagePassing
 
-from graphseg.nn.superpixel_mean import MultiscaleSuperpixelMean, SuperpixelMean, resize_labels
+from graphseg.nn.superpixel_mean import MultiscaleSuperpixelMean, SuperpixelMean
+from graphseg.ops.resize import resize_nearest
 from graphseg.transforms import ToSuperpixelRAG
 from tests.label_maps import DEGENERATE, label_maps, photographs
 from tests.reference import superpixel_mean as reference
@@ -122,7 +123,7 @@ def test_any_shape(labels, channels, size):
     expected = reference.msp_maps(x, scales, 0.1)
     assert_close(MultiscaleSuperpixelMean()(x, scales).numpy(), expected, **EXACT)
     rows = x[0].flatten(1).t()
-    flat = [resize_labels(scale, *size).flatten() for scale in scales]
+    flat = [resize_nearest(scale, size).flatten() for scale in scales]
     assert_close(SuperpixelMean()(rows, flat[0]).numpy(), reference.ssp(rows, flat[0].tolist(), 0.1), **EXACT)
 
 
@@ -131,7 +132,7 @@ def test_labels_are_resized_as_torch_does():
     for old, new in [(512, 64), (769, 97), (480, 60), (5, 17), (1, 4), (33, 1), (97, 97), (10, 15), (15, 10), (14, 5)]:
         labels = torch.randint(0, 999, (2, old, 7), generator=generator)
         expected = interpolate(labels.double().unsqueeze(1), size=(new, 3), mode="nearest-exact").squeeze(1).long()
-        assert torch.equal(resize_labels(labels, new, 3), expected)
+        assert torch.equal(resize_nearest(labels, (new, 3)), expected)
 
 
 @pytest.mark.parametrize("labels", DEGENERATE.values(), ids=DEGENERATE)
@@ -290,7 +291,7 @@ def test_batch_is_singles(layer):
 
 def test_an_image_without_pixels_in_a_batch():
     x, labels = maps(batch=2, dtype=torch.float32)
-    rows, flat = x[0].flatten(1).t(), resize_labels(labels[0], 6, 8)[0].flatten()
+    rows, flat = x[0].flatten(1).t(), resize_nearest(labels[0], (6, 8))[0].flatten()
     batch = torch.cat([rows, rows[:0], rows])
     ids = torch.cat([flat, flat[:0], flat + 1000])
     assert torch.equal(SuperpixelMean()(batch, ids), torch.cat([SuperpixelMean()(rows, flat)] * 2))
@@ -364,7 +365,7 @@ def test_counts_are_those_of_the_image():
     fine = torch.zeros(16, 16, dtype=torch.int64)
     fine[0] = 1 + torch.arange(16)
     fine[1] = 17 + torch.arange(16)
-    assert resize_labels(fine[None], 4, 4).unique().tolist() == [0]
+    assert resize_nearest(fine[None], (4, 4)).unique().tolist() == [0]
     expected = SuperpixelMean()(SuperpixelMean()(features, coarse[None]), torch.zeros(1, 4, 4).long())
     assert torch.equal(MultiscaleSuperpixelMean()(features, [coarse[None], fine[None]]), expected)
 

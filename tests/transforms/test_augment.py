@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Data
 from torch_geometric.transforms import Compose
 
-from graphseg.transforms import ToSuperpixelRAG, augment
+from graphseg.ops.resize import resize_nearest
+from graphseg.transforms import ToSuperpixelRAG
 from graphseg.transforms.augment import (
     ColorJitter,
     RandomImageCrop,
@@ -331,7 +332,7 @@ def test_nearest_is_torchs_nearest_exact():
     value = torch.rand(13, 17)
     for size in [(1, 1), (5, 40), (13, 17), (26, 3)]:
         expected = torch.nn.functional.interpolate(value[None, None], size=size, mode="nearest-exact")[0, 0]
-        assert torch.equal(augment._nearest(value, size), expected)
+        assert torch.equal(resize_nearest(value, size), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
