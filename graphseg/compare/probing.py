@@ -32,10 +32,8 @@ whole image. Large images are better made smaller before.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,9 +42,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
 from graphseg._checks import check_finite, check_integer, check_positive_int, check_tensor, is_integer
+from graphseg.compare._probe_network import GraphPart, ProbeNetwork, join_parts, neighbour_mean, pixel_loss
 from graphseg.data.hierarchy import Hierarchy
 from graphseg.data.image_graph import ImageGraph
 
@@ -219,7 +217,7 @@ def probe(
             majority.update(dict.fromkeys(held, _most_frequent([seen[i] for i in train])))
             networks = []
             for s, seed in enumerate(seeds):
-                network = _Network(mean, scale, hidden, layers, num_classes, _generator(seed, 1, fold))
+                network = ProbeNetwork(mean, scale, hidden, layers, num_classes, _generator(seed, 1, fold))
                 draws = _draws(graphs, train, steps, batch_size, pixels, _generator(seed, 2, fold))
                 seconds[s, fold] = _train(network, draws, steps, lr, options) * math.ceil(len(train) / batch_size)
                 networks.append(network)
@@ -256,16 +254,6 @@ class _Survey:
     square: Tensor  # float64 [F], sum of x^2
     true: Tensor  # int64 [K]
     labelled: int
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Nodes that some pixels need, renumbered: those that hold them, and all that messages reach them from."""
-
-    x: Tensor  # [n, F]
-    edge_index: Tensor  # [2, e], sources rise
-    edge_weight: Tensor  # [e]
-    counts: Tensor  # int64 [n, K], the pixels
 
 
 def _check_arguments(
@@ -408,90 +396,6 @@ def _most_frequent(surveys: Sequence[_Survey]) -> int:
     return int(total.argmax())
 
 
-class _Network(nn.Module):
-    """The same small network for every construction; only its first map depends on the number of features."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(
-        self, mean: Tensor, scale: Tensor, hidden: int, layers: int, num_classes: int, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
-        # The first map comes last: all others then start from the same random numbers, whatever its size.
-        self.own = nn.ModuleList(_linear(hidden, hidden, generator) for _ in range(layers))
-        self.near = nn.ModuleList(_linear(hidden, hidden, generator, bias=False) for _ in range(layers))
-        self.middle = _linear(hidden, hidden, generator)
-        self.last = _linear(hidden, num_classes, generator)
-        self.first = _linear(len(mean), hidden, generator)
-
-    def forward(self, part: _Part, mean: tuple[Tensor, Tensor] | None) -> Tensor:
-        x = ((part.x - self.mean) / self.scale).to(torch.float32)  # [n, F]
-        h = self.first(x).relu()  # [n, hidden]
-        for own, near in zip(self.own, self.near, strict=True):
-            g = _normalised(h)
-            message = own(g) if mean is None else own(g) + near(_Product.apply(g, *mean))
-            h = h + message.relu()
-        logits: Tensor = self.last(self.middle(_normalised(h)).relu())  # [n, K]
-        return logits
-
-
-def _normalised(h: Tensor) -> Tensor:
-    return nn.functional.layer_norm(h, h.shape[1:])
-
-
-def _linear(inputs: int, outputs: int, generator: torch.Generator, bias: bool = True) -> nn.Linear:
-    """As torch starts it, from random numbers of its own."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
-    bound = 1 / math.sqrt(inputs)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
-    return layer
-
-
-class _Product(Function):
-    """A h, with A and its transpose given: both are read row by row."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
-        ctx.transposed = transposed
-        return torch.sparse.mm(matrix, h)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return torch.sparse.mm(ctx.transposed, grads[0]), None, None
-
-
-def _neighbour_mean(part: _Part) -> tuple[Tensor, Tensor] | None:
-    """The matrix that takes the weighted mean over the sources of each node's edges, and its transpose."""
-    n, (source, target) = len(part.x), part.edge_index
-    if not source.numel():
-        return None
-    total = torch.bincount(target, weights=part.edge_weight.to(torch.float64), minlength=n)[target]
-    weight = (part.edge_weight / total.where(total > 0, 1.0)).to(torch.float32)
-    order = target.argsort(stable=True)
-    return _rows(target[order], source[order], weight[order], n), _rows(source, target, weight, n)
-
-
-def _rows(row: Tensor, column: Tensor, values: Tensor, n: int) -> Tensor:
-    """A sparse n x n matrix; its rows rise."""
-    _quiet()
-    start = torch.zeros(n + 1, dtype=torch.int64, device=row.device)
-    torch.cumsum(torch.bincount(row, minlength=n), 0, out=start[1:])
-    return torch.sparse_csr_tensor(start, column, values, (n, n), check_invariants=False)
-
-
-@functools.cache
-def _quiet() -> None:
-    """Lets torch say once, unheard, that its CSR tensors are in beta."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.eye(1).to_sparse_csr()
-
-
 def _draws(
     graphs: Sequence[ImageGraph],
     train: Sequence[int],
@@ -523,7 +427,7 @@ def _patches(graph: ImageGraph, pixels: int | None, generator: torch.Generator) 
     return spread[dy : dy + H, dx : dx + W].reshape(-1).nonzero().view(-1).to(graph.assignment.device)
 
 
-def _part(graph: ImageGraph, pixels: Tensor | None, options: _Options) -> _Part:
+def _part(graph: ImageGraph, pixels: Tensor | None, options: _Options) -> GraphPart:
     """What the network needs of a graph to give these pixels the logits that the whole graph would give them."""
     counted = _valid(graph) & _labelled(graph, options)
     ids = counted.nonzero().view(-1) if pixels is None else pixels[counted[pixels]]
@@ -538,7 +442,7 @@ def _part(graph: ImageGraph, pixels: Tensor | None, options: _Options) -> _Part:
     nodes = needed.nonzero().view(-1)
     number = needed.cumsum(0) - 1
     n, K = len(nodes), options.num_classes
-    return _Part(
+    return GraphPart(
         graph.x[nodes],
         number[torch.stack([source[kept], target[kept]])],
         weight[kept],
@@ -562,25 +466,8 @@ def _edges(graph: ImageGraph, options: _Options) -> tuple[Tensor, Tensor, Tensor
     return source, target, weight
 
 
-def _join(parts: Sequence[_Part]) -> _Part:
-    """Several images side by side."""
-    sizes = torch.tensor([len(part.x) for part in parts])
-    starts = (sizes.cumsum(0) - sizes).tolist()
-    return _Part(
-        torch.cat([part.x for part in parts]),
-        torch.cat([part.edge_index + start for part, start in zip(parts, starts, strict=True)], 1),
-        torch.cat([part.edge_weight for part in parts]),
-        torch.cat([part.counts for part in parts]),
-    )
-
-
-def pixel_loss(logits: Tensor, counts: Tensor) -> Tensor:
-    """Mean cross-entropy over pixels: `- sum counts * log_softmax(logits) / sum counts`, both `[n, K]`."""
-    return -(counts * logits.log_softmax(1)).sum() / counts.sum().clamp(min=1)
-
-
 def _train(
-    network: _Network,
+    network: ProbeNetwork,
     draws: Iterator[list[tuple[ImageGraph, Tensor | None]]],
     steps: int,
     lr: float,
@@ -594,9 +481,9 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = lr * (1 - step / steps)
         with torch.enable_grad():
-            part = _join([_part(graph, pixels, options) for graph, pixels in drawn])
+            part = join_parts([_part(graph, pixels, options) for graph, pixels in drawn])
             network.to(part.x.device)
-            loss = pixel_loss(network(part, _neighbour_mean(part)), part.counts)
+            loss = pixel_loss(network(part, neighbour_mean(part)), part.counts)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -606,10 +493,10 @@ def _train(
 
 
 @torch.no_grad()
-def _judge(networks: Sequence[_Network], graph: ImageGraph, options: _Options) -> Tensor:
+def _judge(networks: Sequence[ProbeNetwork], graph: ImageGraph, options: _Options) -> Tensor:
     """`[S, 2, K]`: of each class the pixels that a network found, and those that it gave it to."""
     part = _part(graph, None, options)
-    mean = _neighbour_mean(part)
+    mean = neighbour_mean(part)
     K = options.num_classes
     found = torch.zeros(len(networks), 2, K, dtype=torch.int64)
     area = part.counts.sum(1)  # [n]

@@ -104,7 +104,7 @@ def write_geotiff(
     it fits, float16 and bfloat16 as float32.
 
     Args:
-        path: the file; folders above it are made.
+        path: the file.
         values: `[H, W]` or `[C, H, W]`.
         geo: of `read_geo`, or of `read_image`; "" for none.
         nodata: the value of pixels without data; None: that of `geo`.

@@ -19,10 +19,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     If the writing fails, what was at `path` stays. A process that is killed leaves a hidden file with suffix `.part`.
 
     Args:
-        path: the file; folders above it are made.
+        path: the file, in a folder that is there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         with part.open("wb") as file:
@@ -42,6 +41,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         path: the file; folders above it are made.
         text: its content.
     """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         # Lone surrogates, which stand for the odd bytes of a file's name, have no UTF-8.
         file.write(text.encode("utf-8", errors="backslashreplace"))

@@ -273,7 +273,7 @@ class SGSeg(Module):
         found = self.spnn_loss.terms(maps.assignment, x, maps.reconstruction, valid=valid)  # [B] each
         count = count_images(x, valid)
         terms |= {name: mean_over(torch.stack([value.sum(), count]), reduce) for name, value in found.items()}
-        terms["spnn"] = self.spnn_loss.weigh(terms)
+        terms["spnn"] = self.spnn_loss.weigh(terms)  # Eq. (8)
         return terms["spnn"]
 
     def _cnn_loss(

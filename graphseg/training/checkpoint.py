@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ class NetworkInfo:
 
 def write_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Writes a file: there is the whole one, or the one before."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         torch.save(dict(content), file)
 

@@ -66,6 +66,7 @@ class CachedSuperpixels:
     def _make(self, image: Tensor, path: Path) -> np.ndarray[Any, Any]:
         found = multiscale_slic(image.unsqueeze(0), self.counts)
         labels: np.ndarray[Any, Any] = torch.cat(found).int().numpy()
+        self.folder.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             np.save(file, labels, allow_pickle=False)
         return labels

@@ -157,11 +157,13 @@ def write_results(
 
 def _write_map(path: Path, values: np.ndarray[Any, Any], geo: str, nodata: int) -> None:
     if geo:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_geotiff(path, torch.from_numpy(values), geo, nodata=nodata)
     else:
         _write_png(path, values)
 
 
 def _write_png(path: Path, values: np.ndarray[Any, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         Image.fromarray(values).save(file, format="PNG")

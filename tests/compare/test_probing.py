@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch_geometric.data import Data
 
+from graphseg.compare import _probe_network as network
 from graphseg.compare import probing as module
+from graphseg.compare._probe_network import ProbeNetwork
 from graphseg.compare.probing import ProbeResult, probe, probe_splits
 from graphseg.data import Hierarchy, ImageGraph
 from graphseg.transforms import ToHierarchy, ToKNNGraph, ToPixelGrid, ToSuperpixelRAG
@@ -89,14 +91,14 @@ def graphs():
     return {name: [transform(data) for data in images] for name, transform in CONSTRUCTIONS.items()}
 
 
-def network(features, seed=0):
+def new_network(features, seed=0):
     generator = torch.Generator().manual_seed(seed)
     mean, scale = torch.rand(2, features, generator=generator, dtype=torch.float64)
-    return module._Network(mean, scale + 0.5, 8, 3, 3, generator)
+    return ProbeNetwork(mean, scale + 0.5, 8, 3, 3, generator)
 
 
 def logits(net, part):
-    return net(part, module._neighbour_mean(part))
+    return net(part, network.neighbour_mean(part))
 
 
 # What can be learnt
@@ -183,7 +185,7 @@ def test_the_loss_is_that_of_a_loop_over_pixels():
         total -= scores[node, k] - np.log(np.exp(scores[node]).sum())
     counts = torch.zeros(nodes, K, dtype=torch.int64)
     counts.index_put_((torch.tensor(assignment), torch.tensor(label)), torch.tensor(1), accumulate=True)
-    found = module.pixel_loss(torch.from_numpy(scores), counts)
+    found = network.pixel_loss(torch.from_numpy(scores), counts)
     assert found.item() == pytest.approx(total / P, rel=1e-12)
 
 
@@ -204,7 +206,7 @@ def test_counts_of_a_part_are_those_of_its_pixels(graphs):
 def test_the_network_is_that_of_a_loop_over_edges(graphs):
     graph = graphs["neighbours"][1]
     part = module._part(graph, torch.arange(30, 300), OPTIONS)
-    net = network(graph.num_features)
+    net = new_network(graph.num_features)
     w = {name: value.double().numpy() for name, value in net.state_dict().items()}
 
     def linear(name, values):
@@ -231,13 +233,13 @@ def test_gradients_are_those_of_a_dense_product():
     edge_index = torch.randint(0, 9, (2, 30), generator=generator)
     edge_index = edge_index[:, edge_index[0].argsort(stable=True)]
     weight = torch.rand(30, generator=generator)
-    part = module._Part(torch.rand(9, 2), edge_index, weight, torch.zeros(9, 3, dtype=torch.int64))
-    mean = module._neighbour_mean(part)
+    part = network.GraphPart(torch.rand(9, 2), edge_index, weight, torch.zeros(9, 3, dtype=torch.int64))
+    mean = network.neighbour_mean(part)
     assert mean is not None
     matrix, transposed = mean
     h, upper = torch.rand(2, 9, 4, generator=generator)
     h.requires_grad_()
-    (module._Product.apply(h, matrix, transposed) * upper).sum().backward()
+    (network._Product.apply(h, matrix, transposed) * upper).sum().backward()
     dense = torch.zeros(9, 9).index_put((edge_index[1], edge_index[0]), weight, accumulate=True)
     dense /= dense.sum(1, keepdim=True).clamp(min=1e-12)
     torch.testing.assert_close(h.grad, dense.T @ upper, **FLOAT32)
@@ -246,10 +248,10 @@ def test_gradients_are_those_of_a_dense_product():
 @pytest.mark.parametrize("name", CONSTRUCTIONS)
 def test_a_part_has_the_logits_of_the_whole(name, graphs):
     graph = graphs[name][0]
-    net = network(graph.num_features)
+    net = new_network(graph.num_features)
     source, target, weight = module._edges(graph, OPTIONS)
     counts = torch.zeros(graph.num_nodes, 3, dtype=torch.int64)
-    whole = logits(net, module._Part(graph.x, torch.stack([source, target]), weight, counts))
+    whole = logits(net, network.GraphPart(graph.x, torch.stack([source, target]), weight, counts))
     pixels = module._patches(graph, 600, torch.Generator().manual_seed(1))
     assert pixels is not None and 0 < len(pixels) < graph.num_pixels
     part = module._part(graph, pixels, OPTIONS)
@@ -262,9 +264,9 @@ def test_a_part_has_the_logits_of_the_whole(name, graphs):
 
 def test_images_of_different_sizes_side_by_side_are_as_each_alone(graphs):
     for data in graphs.values():
-        net = network(data[0].num_features)
+        net = new_network(data[0].num_features)
         parts = [module._part(graph, None, OPTIONS) for graph in data]
-        joined = logits(net, module._join(parts))
+        joined = logits(net, network.join_parts(parts))
         torch.testing.assert_close(joined, torch.cat([logits(net, part) for part in parts]), **FLOAT32)
 
 
@@ -367,7 +369,7 @@ def test_every_construction_sees_the_same_pixels_from_the_same_start(graphs):
     assert [len(step) for step in drawn["grid"]] == [2, 1, 2, 1, 2]
     assert sorted(image for step in drawn["grid"][:2] for image, _ in step) == [0, 1, 2]
     few, many = (
-        dict(module._Network(torch.zeros(n), torch.ones(n), 8, 2, 3, module._generator(0, 1, 0)).named_parameters())
+        dict(ProbeNetwork(torch.zeros(n), torch.ones(n), 8, 2, 3, module._generator(0, 1, 0)).named_parameters())
         for n in (2, 9)
     )
     assert [name for name in few if not torch.equal(few[name], many[name])] == ["first.weight", "first.bias"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -241,15 +242,13 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     write_text(path, "old\n")
     with pytest.raises(TypeError):
         write_json(path, [object()])
-    real = Path.replace
 
-    def broken(self: Path, target: Path) -> Path:
+    def broken(source: Path, target: Path) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "replace", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(os, "replace", broken)
         write_text(path, "new\n")
-    monkeypatch.setattr(Path, "replace", real)
     assert path.read_text() == "old\n"
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
     write_text(path, "line\nü \udcff\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import pytest
@@ -307,8 +307,8 @@ def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_geotiff(path, torch.ones(H, W))
     before = path.read_bytes()
 
-    def half(file: Path, *args: object, **options: Any) -> None:
-        Path(file).write_bytes(before[:50])
+    def half(file: IO[bytes], *args: object, **options: Any) -> None:
+        file.write(before[:50])
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tifffile, "imwrite", half)
