@@ -208,7 +208,12 @@ CAMVID_TABLES = (
         ),
         QUALITY,
         CITYSCAPES,
-        "The base learns from cross entropy alone, the others from the paper's Eq. 5 with its loss of hard pixels.",
+        "The base learns from cross entropy alone, the others from the paper's Eq. 5 with its loss of hard pixels. "
+        "What was tried to see why sampling lowers it: a graph that is sampled by the ground truth tells the label, "
+        "and training leans on it. With seed 0 the last row reaches mIoU 60.8 if the test images' ground truth samples "
+        "their graph too, and 20.0 by its coarse scores, which are at 19.7 themselves (25.9 with the graph of "
+        "similarity). In four times the steps, again seed 0, the distance shrinks: base 36.9, similarity 34.8, "
+        "sampling 1.0 at 32.5 (by ground truth 60.5).",
     ),
     Table(
         "CDGC",
@@ -223,5 +228,8 @@ CAMVID_TABLES = (
         ),
         ("miou", "boundary_f"),
         CITYSCAPES,
+        "Easy positives and hard negatives together are the pixels that are predicted as the class: a graph of these "
+        "tells nothing of the label, and the scores of its row are the same with the test images' ground truth as "
+        "without (24.6 with seed 0). Table 3 has what the others do.",
     ),
 )
