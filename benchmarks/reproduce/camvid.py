@@ -65,9 +65,9 @@ CAMVID_SETUPS = (
     Setup("aspp", CDGC, {"graph": "none"}),
     _cdgc("plain_gcn", "plain", base="resnet", aspp=False),
     _cdgc("class_gcn", "similarity", base="resnet", aspp=False),
-    _cdgc("cdgc_sim", "similarity"),
-    _cdgc("cdgc_0.2", "dynamic", ratio=0.2),
-    _cdgc("cdgc_0.6", "dynamic", ratio=0.6),
+    _cdgc("cdgc_sim", "similarity", seeds=5),
+    _cdgc("cdgc_0.2", "dynamic", seeds=5, ratio=0.2),
+    _cdgc("cdgc_0.6", "dynamic", seeds=5, ratio=0.6),
     _cdgc("cdgc_1.0", "dynamic", seeds=5),
     Setup(
         "es_crf_weighted",
