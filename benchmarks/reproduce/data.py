@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 
 from graphseg.datasets import MSRC21, CamVid, ImageReader, Sentinel2
 from graphseg.ops import multiscale_slic
+from graphseg.ops.resize import resize_nearest
 
 NO_CLASS = 255
 CHUNK = 32  # images at once
@@ -63,7 +64,7 @@ def read_pictures(root: Path, dataset: str, split: str, size: tuple[int, int], t
     for i in chosen:
         data = reader.get(i)
         images.append(interpolate(data.image[None].float(), size, mode="area")[0].round().byte())
-        mask = interpolate(data.mask[None, None].float(), size, mode="nearest-exact")[0, 0].long()
+        mask = resize_nearest(data.mask.long(), size)
         masks.append(mask.masked_fill(mask == ignored, NO_CLASS) if ignored is not None else mask)
     stack, names = torch.stack(masks), tuple(reader.class_names)
     if dataset == "msrc21":

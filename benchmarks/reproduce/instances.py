@@ -20,6 +20,7 @@ from benchmarks.reproduce.schedule import Job
 from graphseg.datasets import DSB2018, PennFudan
 from graphseg.metrics import adapted_rand_error, average_precision, instance_overlaps
 from graphseg.ops import pool
+from graphseg.ops.resize import resize_nearest
 
 Pair = tuple[Tensor, Tensor]  # image float [3, H, W], instances int64 [H, W]
 
@@ -123,7 +124,7 @@ def read_pairs(root: Path, dataset: str, split: str, longest: int | None, middle
         if longest is not None and max(instances.shape) > longest:
             size = tuple(round(side * longest / max(instances.shape)) for side in instances.shape)
             image = interpolate(image[None], size, mode="area")[0]
-            instances = interpolate(instances[None, None].double(), size, mode="nearest-exact")[0, 0].long()
+            instances = resize_nearest(instances.long(), size)
         if middle is not None:
             cut = tuple(slice(max(0, s - middle) // 2, max(0, s - middle) // 2 + middle) for s in instances.shape)
             image, instances = image[:, cut[0], cut[1]], instances[cut]

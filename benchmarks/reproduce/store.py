@@ -13,6 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from graphseg.datasets.whole_file import write_text
+
 Record = dict[str, Any]
 
 
@@ -70,9 +72,7 @@ class Runs:
             found = self.read(dataset)
             kept = [record for record in found if (record["name"], record["key"]) in keep]
             if len(kept) < len(found):
-                draft = path.with_suffix(".tmp")
-                draft.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
-                draft.replace(path)
+                write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         return len(found) - len(kept)
 
     @contextmanager

@@ -127,14 +127,6 @@ def test_any_shape(labels, channels, size):
     assert_close(SuperpixelMean()(rows, flat[0]).numpy(), reference.ssp(rows, flat[0].tolist(), 0.1), **EXACT)
 
 
-def test_labels_are_resized_as_torch_does():
-    generator = torch.Generator().manual_seed(0)
-    for old, new in [(512, 64), (769, 97), (480, 60), (5, 17), (1, 4), (33, 1), (97, 97), (10, 15), (15, 10), (14, 5)]:
-        labels = torch.randint(0, 999, (2, old, 7), generator=generator)
-        expected = interpolate(labels.double().unsqueeze(1), size=(new, 3), mode="nearest-exact").squeeze(1).long()
-        assert torch.equal(resize_nearest(labels, (new, 3)), expected)
-
-
 @pytest.mark.parametrize("labels", DEGENERATE.values(), ids=DEGENERATE)
 def test_degenerate_maps(labels):
     x = torch.randn(1, 2, *labels.shape, dtype=torch.float64)

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Data
 from torch_geometric.transforms import Compose
 
-from graphseg.ops.resize import resize_nearest
 from graphseg.transforms import ToSuperpixelRAG
 from graphseg.transforms.augment import (
     ColorJitter,
@@ -326,13 +325,6 @@ def test_scale_of_a_photograph(factor):
     # Every label comes from the pixel under the centre of the new one.
     y, x = ((torch.arange(new) + 0.5) * old / new for new, old in zip(size, before.mask.shape, strict=True))
     assert torch.equal(after.mask, before.mask[y.floor().long()][:, x.floor().long()])
-
-
-def test_nearest_is_torchs_nearest_exact():
-    value = torch.rand(13, 17)
-    for size in [(1, 1), (5, 40), (13, 17), (26, 3)]:
-        expected = torch.nn.functional.interpolate(value[None, None], size=size, mode="nearest-exact")[0, 0]
-        assert torch.equal(resize_nearest(value, size), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
